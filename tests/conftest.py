@@ -1,0 +1,70 @@
+"""Small things that several tests stand on: a tiny model, tiny batches, a tiny corpus. All on the CPU, all offline."""
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+torch.set_num_threads(1)  # tensors this small gain nothing from more
+
+from minispec.data import Batch  # noqa: E402
+from minispec.model import PAD, Config, Transformer  # noqa: E402
+
+
+@pytest.fixture
+def model():
+    """Three tasks, 2 + 2 layers of 16 neurons, no dropout; its masks are random, about half of the neurons each."""
+    torch.manual_seed(0)
+    model = Transformer(Config(vocab_size=30, n_tasks=3, d_model=16, d_ff=16, layers=2, heads=2, dropout=0.0, max_len=24))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:  # biases and norms must not hide mistakes behind their zeros and ones
+                parameter += 0.1 * torch.randn(parameter.shape)
+        # Random positions, tokens of equal weight, strong layers: or every sentence were one token over and over.
+        model.positions.copy_(2 * torch.randn(model.positions.shape))
+        model.embedding.weight.copy_(torch.nn.functional.normalize(model.embedding.weight))
+        for layer in model.decoder:
+            layer.self_attention.out.weight *= 4
+            layer.cross_attention.out.weight *= 4
+            layer.ffn.w2.weight *= 4
+    model.masks.copy_(torch.rand(model.masks.shape) < 0.5)
+    return model
+
+
+def make_batch(lengths, tasks, seed=0):
+    """Random sentences: `lengths` gives (source, target) pieces of each, tag and </s> not counted."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rows(sizes):
+        out = torch.full((len(sizes), max(sizes) + 2), PAD)
+        for row, size in zip(out, sizes):
+            row[:size + 2] = torch.randint(3, 30, (size + 2,), generator=generator)
+            row[size + 1] = 2  # </s>
+        return out
+
+    return Batch(rows([s for s, _ in lengths]), rows([t for _, t in lengths]), torch.tensor(tasks))
+
+
+@pytest.fixture
+def batch():
+    """Four sentences of different lengths, of all three tasks."""
+    return make_batch([(5, 7), (3, 4), (8, 2), (5, 7)], [0, 1, 2, 1])
+
+
+WORDS = {'en': 'a the dog cat man sees red big runs eats'.split(), 'de': 'ein der Hund Katze Mann sieht rot groß läuft isst'.split(),
+         'fr': 'un le chien chat homme voit rouge grand court mange'.split()}
+
+
+@pytest.fixture(scope='session')
+def corpus_folder(tmp_path_factory):
+    """A line-aligned corpus of three languages: word-for-word ciphers of each other."""
+    folder = tmp_path_factory.mktemp('corpus')
+    generator = torch.Generator().manual_seed(0)
+    for split, n in (('train', 200), ('valid', 30), ('test', 20)):
+        sentences = [torch.randint(10, (int(torch.randint(2, 8, (), generator=generator)),), generator=generator).tolist()
+                     for _ in range(n)]
+        for language, words in WORDS.items():
+            text = ''.join(' '.join(words[i] for i in sentence) + '\n' for sentence in sentences)
+            (folder / f'{split}.{language}').write_text(text, encoding='utf-8', newline='\n')
+    return folder
