@@ -1,0 +1,168 @@
+"""The one training loop that train.py and specialize.py share, with what it stands on: device, precision, schedule."""
+import math
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from minispec import UserError
+from minispec.checkpoint import make_folder, save_checkpoint
+from minispec.model import PAD
+
+
+def pick_device(name):
+    """The device that `--device` names; auto takes CUDA, else MPS (Apple), else the CPU."""
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    try:
+        if torch.zeros(1, device=name).device.type in ('cpu', 'cuda', 'mps'):
+            return torch.device(name)
+    except (RuntimeError, AssertionError):  # torch's answers to a device that it does not know, or that is not there
+        pass
+    raise UserError(f'--device {name}: this machine has no such device; try --device auto')
+
+
+def pick_dtype(name, device):
+    """The precision that `--dtype` names. auto: bfloat16 where it multiplies at least 1.5 times as fast as float32.
+
+    That is measured, because nothing else tells: CPUs without instructions for bfloat16 take it too, and are then a
+    hundred times slower than in float32.
+    """
+    if name != 'auto':
+        return getattr(torch, name)
+    if device.type == 'mps':
+        return torch.float32  # autocast on MPS is young, and float32 is safe
+    n = 256 if device.type == 'cpu' else 4096
+
+    def seconds(dtype):
+        x = torch.ones(n, n, device=device, dtype=dtype)
+        fastest = float('inf')
+        for _ in range(5):
+            start = time.perf_counter()
+            (x @ x)[0, 0].item()  # item waits for the device
+            fastest = min(fastest, time.perf_counter() - start)
+        return fastest
+
+    return torch.bfloat16 if 1.5 * seconds(torch.bfloat16) < seconds(torch.float32) else torch.float32
+
+
+def learning_rate(step, steps, peak):
+    """Warm up over the first tenth of all steps, then fall to 0 in a straight line; `step` counts from 1."""
+    warmup = max(1, steps // 10)
+    return peak * min(step / warmup, (steps - step + 1) / (steps - warmup + 1))
+
+
+def update(model, optimizer, batches, dtype):
+    """One step of the optimizer on the mean loss of all target tokens in `batches`. Returns that loss, and the tokens.
+
+    Each batch's loss is divided by the tokens of all of them, so that a step over four small batches is a step over
+    one large one.
+    """
+    device = model.masks.device
+    model.train()
+    tokens = sum(int((batch.tgt[:, 1:] != PAD).sum()) for batch in batches)
+    total = 0.0
+    for batch in batches:
+        src, tgt, task = batch.to(device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            scores = model(src, tgt, task)  # (n, V)
+        targets = tgt[:, 1:][tgt[:, 1:] != PAD]  # (n,)
+        loss = F.cross_entropy(scores.float(), targets, label_smoothing=0.1, reduction='sum') / tokens
+        loss.backward()
+        total += loss.item()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return total, tokens
+
+
+@torch.no_grad()
+def validate(model, data, batch_tokens, dtype=torch.float32):
+    """Loss of each direction, (N,), in nats per target token: teacher-forced, without dropout and label smoothing."""
+    device = model.masks.device
+    model.eval()
+    loss, tokens = torch.zeros(2, model.config.n_tasks, dtype=torch.double)  # (N,) each
+    for batch in data.in_order(batch_tokens):
+        src, tgt, task = batch.to(device)
+        real = tgt[:, 1:] != PAD  # (B, T)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            scores = model(src, tgt, task)  # (n, V)
+        each = F.cross_entropy(scores.float(), tgt[:, 1:][real], reduction='none')  # (n,)
+        token_task = task[:, None].expand_as(real)[real].cpu()  # (n,)
+        loss.index_add_(0, token_task, each.cpu().double())  # in this order: MPS has no doubles
+        tokens.index_add_(0, token_task, torch.ones(len(each), dtype=torch.double))
+    return loss / tokens
+
+
+def train(checkpoint, data, valid, path, args):
+    """Train checkpoint.model in place for args.steps updates and keep the best weights, by validation loss, in `path`.
+
+    Every args.eval_every steps the loss of each direction is printed and two files are written: `path` if the mean
+    over directions is the lowest yet, and beside it NAME.last.pt, from which a resumed run continues (on a CPU to the
+    last bit). Ends early after args.patience evaluations without a new best. Returns the best mean loss.
+    Raises UserError if the loss is no longer a number, or if the data is not that of the run to be resumed.
+    """
+    make_folder(Path(path).parent)
+    model, tasks, device = checkpoint.model, checkpoint.tasks, pick_device(args.device)
+    dtype = pick_dtype(args.dtype, device)
+    args.dtype = str(dtype)[6:]  # what was measured now holds for a resumed run too
+    torch.manual_seed(args.seed)
+    model.to(device)
+    # No weight decay: it would move the weights of neurons that are off, whose gradient is exactly 0.
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
+    step, best, best_step, seconds = 0, float('inf'), 0, 0.0
+    if state := checkpoint.training:
+        step, best, best_step, seconds = state['step'], state['best'], state['best_step'], state['seconds']
+        if state['pairs'] != len(data):
+            raise UserError(f'--resume: the run began with {state["pairs"]:,} training pairs, not {len(data):,}')
+        optimizer.load_state_dict(state['optimizer'])
+        set_random_state(state['random'], device)
+    order = islice(data.epochs(args.batch_tokens, args.temperature, args.seed), step * args.accumulate, None)
+
+    print(f'{sum(p.numel() for p in model.parameters()):,} parameters on {device.type} in {args.dtype}; '
+          f'{len(data):,} training pairs, {data.n_dropped:,} left out (empty on a side, or too long)')
+    print(f'   step  train loss   valid: mean  {"  ".join(tasks)}   target tokens/s    time')
+    start, window, loss_sum, token_sum = time.monotonic() - seconds, time.monotonic(), 0.0, 0
+    with tqdm(total=args.steps, initial=step, unit='step', disable=None, dynamic_ncols=True) as bar:
+        while step < args.steps and step - best_step < args.patience * args.eval_every:
+            step += 1
+            for group in optimizer.param_groups:
+                group['lr'] = learning_rate(step, args.steps, args.lr)
+            loss, tokens = update(model, optimizer, [data.batch(i) for i in islice(order, args.accumulate)], dtype)
+            if not math.isfinite(loss):
+                raise UserError(f'the loss is {loss} at step {step}; what was saved before stays; try a lower --lr')
+            loss_sum, token_sum = loss_sum + loss * tokens, token_sum + tokens
+            speed = token_sum / (time.monotonic() - window)
+            bar.set_postfix_str(f'loss {loss:.3f}, {speed:,.0f} target tokens/s', refresh=False)
+            bar.update()
+            if step % args.eval_every and step < args.steps:
+                continue
+
+            losses = validate(model, valid, args.batch_tokens, dtype)
+            mean, seconds = losses.mean().item(), time.monotonic() - start
+            each = '  '.join(f'{x:{len(task)}.2f}' for task, x in zip(tasks, losses.tolist()))
+            tqdm.write(f'{step:7,}  {loss_sum / token_sum:10.3f}   {mean:11.3f}  {each}   {speed:15,.0f} '
+                       f'{seconds / 60:5.1f} min' + ('  best' if mean < best else ''))
+            info = {**checkpoint.info, 'step': step, 'valid': losses.tolist(), 'settings': vars(args)}
+            if mean < best:
+                best, best_step = mean, step
+                save_checkpoint(path, checkpoint._replace(info=info, training=None))
+            state = {'pairs': len(data), 'step': step, 'best': best, 'best_step': best_step, 'seconds': seconds,
+                     'optimizer': optimizer.state_dict(), 'random': random_state(device)}
+            save_checkpoint(Path(path).with_suffix('.last.pt'), checkpoint._replace(info=info, training=state))
+            window, loss_sum, token_sum = time.monotonic(), 0.0, 0
+    return best
+
+
+def random_state(device):
+    """The state of the random numbers that dropout draws, on a CPU or a CUDA device."""
+    return {'cpu': torch.get_rng_state(), 'cuda': torch.cuda.get_rng_state() if device.type == 'cuda' else None}
+
+
+def set_random_state(state, device):
+    torch.set_rng_state(state['cpu'])
+    if device.type == 'cuda' and state['cuda'] is not None:  # the run may have begun on a CPU
+        torch.cuda.set_rng_state(state['cuda'])
