@@ -1,0 +1,125 @@
+"""What the four scripts' command lines share: flags with one meaning and one default, and errors of one line."""
+import argparse
+import math
+import os
+import sys
+
+from minispec import UserError
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of each flag that has one."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage before it."""
+
+    def error(self, message):
+        self.exit(2, f'error: {message}\n')
+
+
+def parser(description):
+    """A parser with the flags that every script has."""
+    result = Parser(description=description, formatter_class=HelpFormatter)
+    result.add_argument('--data', default='multi30k', help='multi30k (downloaded once), or a folder of parallel text')
+    result.add_argument('--run', default='runs/default', help='folder for everything that the four scripts write')
+    result.add_argument('--device', default='auto', help='auto, cpu, cuda or mps')
+    result.add_argument('--seed', type=seed, default=1, help='of weights, batches, dropout, random masks, bootstrap')
+    return result
+
+
+def add_training_flags(result):
+    """The flags of the loop that train.py and specialize.py share."""
+    result.add_argument('--steps', type=positive(int), default=3000, help='updates of the weights')
+    result.add_argument('--batch-tokens', type=positive(int), default=1024, help='padded positions in a batch')
+    result.add_argument('--accumulate', type=positive(int), default=1, help='batches in an update')
+    result.add_argument('--lr', type=positive(float), default=2e-3, help='highest learning rate')
+    result.add_argument('--temperature', type=positive(float), default=1.0,
+                        help="of sampling directions: 1 takes the data as it is, 5, the paper's, evens it out")
+    result.add_argument('--dtype', choices=['auto', 'float32', 'bfloat16'], default='auto',
+                        help='of matrix products; auto takes bfloat16 where it measures as faster')
+    result.add_argument('--eval-every', type=positive(int), default=500, help='updates between two validations')
+    result.add_argument('--patience', type=positive(int), default=10, help='validations without a new best that end it')
+    result.add_argument('--resume', action='store_true', help='go on with the interrupted run, with its settings')
+
+
+def add_selection_flags(result):
+    """The flags of Eq. 1."""
+    result.add_argument('--k', type=percentage, default=95.0, help="%% of a layer's activity that kept neurons carry")
+    result.add_argument('--count', choices=['token', 'sentence'], default='token',
+                        help="what a neuron's activity is: the positions, or the sentences, in which it fires")
+
+
+def positive(kind):
+    """An argparse type: a number of this kind above 0."""
+    def convert(text):
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise ValueError
+        return value
+    convert.__name__ = f'positive {kind.__name__}'
+    return convert
+
+
+def number(text):
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f'{text} is not a finite number')
+    return value
+
+
+def seed(text):
+    value = int(text)
+    if not 0 <= value < 2 ** 32:
+        raise argparse.ArgumentTypeError(f'{text} is not a seed in 0 ... {2 ** 32 - 1}')
+    return value
+
+
+def probability(text):
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not a probability in [0, 1)')
+    return value
+
+
+def percentage(text):
+    value = float(text)
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f'{text} is not a percentage in (0, 100]')
+    return value
+
+
+def print_settings(args):
+    """One line that says all settings in force."""
+    print(' '.join(f'{name}={value}' for name, value in vars(args).items()))
+
+
+def restore_settings(args, parser, checkpoint):
+    """--resume: take all settings from the interrupted run, but for where it and its data lie and what it runs on."""
+    for name, value in checkpoint.info['settings'].items():
+        given = getattr(args, name)
+        if name in ('run', 'device', 'resume') or name == 'data' and given != parser.get_default(name):
+            continue
+        if given not in (value, parser.get_default(name)):
+            parser.error(f'--resume goes on with --{name.replace("_", "-")} {value}; leave {given} out, or start anew')
+        setattr(args, name, value)
+
+
+def run(main):
+    """Call main(); what only the user can put right becomes one line on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # Windows would write its code page to a file or a pipe
+        stream.reconfigure(encoding='utf-8', line_buffering=True)
+    try:
+        main()
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('interrupted; train.py and specialize.py go on from their last validation with --resume', file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # who reads our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        sys.exit(1)

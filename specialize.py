@@ -1,0 +1,70 @@
+"""Phase 3: train on from the base, each direction through its own neurons alone (section 4), or a control of that.
+
+    RUN/base.pt + RUN/activations.pt  ->  RUN/specialized.pt     (--control neurons, the method)
+    RUN/base.pt                       ->  RUN/dense.pt           (--control dense: the base, simply trained on)
+    RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt          (--control random: as many neurons, drawn by chance)
+
+The three share the base, the batches and their order, the schedule and the number of updates (unless --patience ends
+one early); each keeps its best by validation loss. What the method is worth is `neurons` against `dense`.
+"""
+from pathlib import Path
+
+import torch
+
+from minispec import UserError, cli
+from minispec.checkpoint import fingerprint, load_checkpoint, read
+from minispec.corpora import open_corpus
+from minispec.data import Bitext
+from minispec.neurons import select, shuffled
+from minispec.training import train
+
+
+def arguments():
+    parser = cli.parser(__doc__.splitlines()[0])
+    cli.add_training_flags(parser)
+    cli.add_selection_flags(parser)
+    parser.add_argument('--k-encoder', type=cli.percentage, help='k of the encoder (default: --k); 100: all of it')
+    parser.add_argument('--k-decoder', type=cli.percentage, help='k of the decoder (default: --k); 100: all of it')
+    parser.add_argument('--control', choices=['neurons', 'random', 'dense'], default='neurons',
+                        help='which neurons a direction has: its own, as many random ones, or all')
+    return parser.parse_args(), parser
+
+
+def choose_masks(base, args):
+    """The masks (N, L, F) that --control, --count and the ks ask for."""
+    if args.control == 'dense':
+        return torch.ones_like(base.model.masks)
+    path = Path(args.run) / 'activations.pt'
+    activations = read(path, 'activations', made_by='profile.py')
+    if activations['base'] != fingerprint(base.model):
+        raise UserError(f'{path} was recorded in another base than {Path(args.run) / "base.pt"}; run profile.py again')
+    encoder, decoder = activations[args.count].chunk(2, dim=1)  # (N, L/2, F) each
+    masks = torch.cat([select(encoder, args.k_encoder or args.k), select(decoder, args.k_decoder or args.k)], dim=1)
+    return shuffled(masks, args.seed) if args.control == 'random' else masks
+
+
+def main():
+    args, parser = arguments()
+    path = Path(args.run) / ('specialized.pt' if args.control == 'neurons' else f'{args.control}.pt')
+    if args.resume:
+        checkpoint = load_checkpoint(path.with_suffix('.last.pt'), made_by=f'specialize.py --control {args.control}')
+        cli.restore_settings(args, parser, checkpoint)
+    cli.print_settings(args)
+
+    if not args.resume:
+        base = load_checkpoint(Path(args.run) / 'base.pt')
+        base.model.masks.copy_(choose_masks(base, args))
+        checkpoint = base._replace(info={'phase': args.control, 'base': base.info}, training=None)
+    model, vocabulary, tasks = checkpoint[:3]
+    corpus = open_corpus(args.data)
+    data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len)
+    valid = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len)
+    off = 1 - model.masks.double().mean((0, 2))  # (L,)
+    print('neurons off, by layer: ' + ' '.join(f'{x:.2f}' for x in off.tolist()))
+    best = train(checkpoint, data, valid, path, args)
+    print(f'wrote {path} (validation loss {best:.3f}); next: python translate.py --test --data {args.data} '
+          f'--run {args.run} --model {path.name}')
+
+
+if __name__ == '__main__':
+    cli.run(main)

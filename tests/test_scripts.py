@@ -1,0 +1,231 @@
+"""The four scripts as a user runs them, in order, and what they say when they are used wrongly."""
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = '--vocab-size 90 --d-model 16 --d-ff 32 --layers 1 --heads 2'.split()
+SHORT = '--steps 12 --eval-every 6 --batch-tokens 400'.split()
+
+
+def call(script, *args, stdin=b'', cwd=ROOT):
+    """Run a script in a process of its own; returns (exit code, stdout, stderr)."""
+    done = subprocess.run([sys.executable, str(ROOT / script), *map(str, args)], input=stdin, capture_output=True, cwd=cwd, timeout=120)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def succeed(script, *args, **kwargs):
+    code, out, err = call(script, *args, **kwargs)
+    assert code == 0, err
+    return out
+
+
+def fail(script, *args, **kwargs):
+    """The one line that a user's mistake gets."""
+    code, out, err = call(script, *args, **kwargs)
+    assert code == 2 and err.startswith('error: ') and err.count('\n') == 1, err
+    return err
+
+
+@pytest.fixture(scope='module')
+def common(corpus_folder, tmp_path_factory):
+    return ['--data', corpus_folder, '--run', tmp_path_factory.mktemp('runs') / 'tiny', '--device', 'cpu']
+
+
+@pytest.fixture(scope='module')
+def pipeline(common):
+    """All four scripts in order; their outputs by name."""
+    out = {'train': succeed('train.py', *common, *SMALL, *SHORT),
+           'profile': succeed('profile.py', *common, '--k', 70)}
+    for control in ('neurons', 'random', 'dense'):
+        out[control] = succeed('specialize.py', *common, *SHORT, '--k', 70, '--control', control)
+    out['test'] = succeed('translate.py', *common, '--test', '--compare', 'dense.pt', '--beam', 2)
+    return out
+
+
+def test_the_scripts_follow_one_another(pipeline, common):
+    """First line: the settings; last line: what was written, and a next command that exists."""
+    run = common[3]
+    for name, written in (('train', 'base.pt'), ('profile', 'activations.pt'), ('neurons', 'specialized.pt'),
+                          ('random', 'random.pt'), ('dense', 'dense.pt')):
+        lines = pipeline[name].splitlines()
+        assert lines[0].startswith('data=') and 'seed=1' in lines[0]
+        assert lines[-1].startswith(f'wrote {run / written}') and (run / written).exists()
+        command = lines[-1].split('next: python ')[1].split()
+        assert (ROOT / command[0]).exists()
+
+
+def test_profile_shows_sparsity_and_overlap(pipeline):
+    out = pipeline['profile']
+    assert 'enc1' in out and 'dec1' in out and 'by chance' in out
+    table = [line for line in out.splitlines() if line.startswith(('en-de ', 'en-fr '))]
+    assert len(table) == 4 and '100 100' in table[0]  # line-aligned: en-de and en-fr share their encoder's neurons
+
+
+def test_controls_differ_in_their_masks_alone(pipeline, common):
+    loaded = {name: torch.load(common[3] / f'{name}.pt', weights_only=True) for name in ('base', 'specialized', 'random', 'dense')}
+    masks = {name: content['weights']['masks'] for name, content in loaded.items()}
+    assert masks['base'].all() and masks['dense'].all()
+    assert 0.3 < masks['specialized'].double().mean() < 0.9
+    assert torch.equal(masks['random'].sum(-1), masks['specialized'].sum(-1))
+    assert not torch.equal(masks['random'], masks['specialized'])
+    assert loaded['dense']['info']['base'] == loaded['specialized']['info']['base'] == loaded['random']['info']['base']
+
+
+def test_k_by_side(pipeline, common, corpus_folder, tmp_path):
+    for name in ('base.pt', 'activations.pt'):
+        (tmp_path / name).write_bytes((common[3] / name).read_bytes())
+    succeed('specialize.py', '--data', corpus_folder, '--run', tmp_path, *SHORT, '--k-encoder', 100, '--k-decoder', 50, '--count', 'sentence')
+    masks = torch.load(tmp_path / 'specialized.pt', weights_only=True)['weights']['masks']  # (N, 2, F)
+    assert masks[:, 0].all() and not masks[:, 1].all(-1).any()
+
+
+def test_scores_and_translations_are_written(pipeline, common):
+    folder = common[3] / 'test.specialized'
+    scores = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))
+    assert sorted(scores['scores']) == ['de-en', 'en-de', 'en-fr', 'fr-en']
+    assert len((folder / 'de-en.txt').read_text(encoding='utf-8').split('\n')) == 20 + 1
+    for signature in ('BLEU|nrefs:1|case:mixed|eff:no|tok:13a', 'chrF++|nrefs:1', 'nw:2'):
+        assert signature in pipeline['test']
+    assert all(0 <= row['p'] <= 1 for row in scores['scores'].values())
+    lines = [line for line in pipeline['test'].splitlines() if line.startswith('de-en')]
+    assert f'{scores["scores"]["de-en"]["BLEU"]:.2f}' in lines[0]
+
+
+def test_text_in_is_text_out_line_for_line(pipeline, common, tmp_path):
+    text = 'the dog runs\n\na red cat \u2028 eats\r\n   \nbig man\nno final newline'
+    code, out, err = call('translate.py', *common, '--src', 'en', '--tgt', 'de', stdin=text.encode())
+    lines = out.split('\n')
+    assert code == 0 and len(lines) == 6 + 1 and lines[1] == lines[3] == lines[6] == ''
+    (tmp_path / 'text').write_bytes(text.encode())
+    assert succeed('translate.py', *common, '--src', 'en', '--tgt', 'de', '--input', tmp_path / 'text') == out
+    assert succeed('translate.py', *common, '--src', 'en', '--tgt', 'de', stdin=b'') == ''
+
+
+def test_a_line_that_is_too_long_is_cut_with_a_warning(pipeline, common):
+    code, out, err = call('translate.py', *common, '--src', 'en', '--tgt', 'de', '--beam', 1, stdin=b'a\n' + b'dog ' * 400 + b'\na\n')
+    assert code == 0 and out.count('\n') == 3
+    assert 'en-de, line 2 is longer than' in err and 'was cut' in err
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)['weights']
+
+
+def test_a_killed_run_resumes_to_the_same_weights(pipeline, common, tmp_path):
+    """specialize.py is killed after its second validation, when the files of the first are surely there."""
+    for name in ('base.pt', 'activations.pt'):
+        (tmp_path / name).write_bytes((common[3] / name).read_bytes())
+    run = ['--data', common[1], '--run', tmp_path, '--device', 'cpu']
+    settings = ['--steps', 8, '--eval-every', 2, '--batch-tokens', 400, '--k', 60, '--control', 'random']
+    with subprocess.Popen([sys.executable, str(ROOT / 'specialize.py'), *map(str, run + settings)], stdout=subprocess.PIPE) as process:
+        next(line for line in process.stdout if line.startswith(b'      4 '))
+        process.kill()
+    out = succeed('specialize.py', *run, '--control', 'random', '--resume')
+    assert 'steps=8' in out.splitlines()[0] and 'k=60' in out.splitlines()[0]
+    resumed = weights(tmp_path / 'random.last.pt')
+    assert 'leave 9 out' in fail('specialize.py', *run, '--control', 'random', '--resume', '--steps', 9)
+
+    succeed('specialize.py', *run, *settings)
+    whole = weights(tmp_path / 'random.last.pt')
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_finished_run_stays_as_it_is(pipeline, common):
+    before = (common[3] / 'base.pt').read_bytes()
+    assert 'steps=12' in succeed('train.py', *common, '--resume').splitlines()[0]
+    assert (common[3] / 'base.pt').read_bytes() == before
+
+
+def test_profile_does_not_hide_the_standard_librarys(corpus_folder):
+    """`cProfile` and with it torch's optimizers import `profile`, and find ours first when run from this folder."""
+    program = ('import profile, cProfile, torch; assert profile.__file__.startswith(%r); profile.Profile; profile.run; '
+               'cProfile.run("1 + 1"); torch.optim.Adam([torch.zeros(1, requires_grad=True)])' % str(ROOT))
+    for arguments in (['-c', program], ['-m', 'cProfile', 'train.py', '-h'], ['-m', 'pytest', '--version']):
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, cwd=ROOT, timeout=120)
+        assert done.returncode == 0, done.stderr.decode()
+
+
+def test_help_shows_defaults_and_the_same_flag_is_the_same_everywhere():
+    """One name, one default, one order, in all four scripts."""
+    texts, orders = {}, []
+    for script in ('train.py', 'profile.py', 'specialize.py', 'translate.py'):
+        out = succeed(script, '-h')
+        for shown in ('(default: multi30k)', '(default: runs/default)', '(default: auto)', '(default: 1)'):
+            assert shown in ' '.join(out.split())
+        flags = [option.split(None, 1) for option in out.split('\n  --')[1:]]
+        orders.append([name for name, _ in flags])
+        for name, text in flags:
+            texts.setdefault(name, set()).add(' '.join(text.split('\n\n')[0].split()))
+    assert all(len(found) == 1 for found in texts.values()), texts
+    for one in orders:
+        for other in orders:
+            assert [name for name in one if name in other] == [name for name in other if name in one]
+
+
+# What bad input gets -------------------------------------------------------------------------------------------------
+
+def test_missing_artifacts_name_the_script_that_makes_them(pipeline, common, corpus_folder, tmp_path):
+    empty = ['--data', corpus_folder, '--run', tmp_path / 'new']
+    assert 'base.pt is not there; train.py makes it' in fail('profile.py', *empty)
+    assert 'base.pt is not there; train.py makes it' in fail('specialize.py', *empty)
+    assert 'specialized.pt is not there; specialize.py makes it' in fail('translate.py', *empty, '--test')
+    assert 'base.last.pt is not there; train.py makes it' in fail('train.py', *empty, '--resume')
+    assert 'dense.pt is not there; specialize.py --control dense makes it' in fail('translate.py', *empty, '--test', '--model', 'dense.pt')
+    assert not (tmp_path / 'new').exists()
+    (tmp_path / 'base.pt').write_bytes((common[3] / 'base.pt').read_bytes())
+    assert 'activations.pt is not there; profile.py makes it' in fail('specialize.py', '--data', corpus_folder, '--run', tmp_path)
+
+
+def test_activations_of_another_base_are_refused(pipeline, common, tmp_path):
+    succeed('train.py', *common[:2], '--run', tmp_path, *SMALL, '--steps', 1, '--seed', 9)
+    (tmp_path / 'activations.pt').write_bytes((common[3] / 'activations.pt').read_bytes())
+    assert 'recorded in another base' in fail('specialize.py', *common[:2], '--run', tmp_path)
+    assert not (tmp_path / 'specialized.pt').exists()
+
+
+def test_wrong_flags_are_one_line(pipeline, common, tmp_path):
+    assert 'no such folder' in fail('train.py', '--data', tmp_path / 'none', '--run', tmp_path)
+    assert 'it knows en-de, en-fr, de-en, fr-en' in fail('translate.py', *common, '--src', 'de', '--tgt', 'xx', stdin=b'a\n')
+    assert '0 is not a percentage' in fail('profile.py', *common, '--k', 0)
+    assert '100.5 is not a percentage' in fail('specialize.py', *common, '--k', 100.5)
+    assert 'the layers are enc1, dec1' in fail('profile.py', *common, '--layer', 'enc7')
+    assert '--device tpu' in fail('profile.py', *common[:4], '--device', 'tpu')
+    assert 'the largest is' in fail('train.py', *common[:2], '--run', tmp_path / 'big', '--vocab-size', 50000)
+    assert '--heads 3' in fail('train.py', *common, '--heads', 3)
+    assert 'say what to translate' in fail('translate.py', *common)
+    (tmp_path / 'bad.pt').write_bytes(b'no checkpoint')
+    assert 'bad.pt is not a minispec checkpoint' in fail('translate.py', *common, '--model', tmp_path / 'bad.pt', '--test')
+    assert 'standard input, line 2: not UTF-8' in fail('translate.py', *common, '--src', 'en', '--tgt', 'de', stdin=b'a\n\xff\n')
+    assert '-1 is not a seed' in fail('translate.py', *common, '--test', '--seed', -1)
+    assert not (tmp_path / 'big').exists() and not list(tmp_path.glob('base*'))
+
+
+@pytest.mark.parametrize('name, content, said', [
+    ('train.de', b'ein\n' * 199, ['train.en has 200 lines', 'train.de has 199']),
+    ('train.fr', 'fen\xeatre\n'.encode('latin-1') * 200, ['train.fr, line 1: not UTF-8']),
+    ('valid.fr', b'\n' * 30, ['valid.en', 'valid.fr', 'no pair of lines']),
+])
+def test_broken_training_text_is_named_and_nothing_is_written(corpus_folder, tmp_path, name, content, said):
+    shutil.copytree(corpus_folder, tmp_path / 'data')
+    (tmp_path / 'data' / name).write_bytes(content)
+    message = fail('train.py', '--data', tmp_path / 'data', '--run', tmp_path / 'run', *SMALL, *SHORT)
+    assert all(part in message for part in said), message
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_test_split_that_is_out_of_step_is_not_scored(pipeline, common, corpus_folder, tmp_path):
+    shutil.copytree(corpus_folder, tmp_path / 'data')
+    (tmp_path / 'data' / 'test.de').write_bytes(b'ein\n' * 19)
+    assert 'has 20 lines but' in fail('translate.py', '--data', tmp_path / 'data', *common[2:], '--test')
+
+
+def test_a_run_folder_that_is_a_file_is_said_at_once(corpus_folder, tmp_path):
+    (tmp_path / 'file').write_bytes(b'mine')
+    assert 'cannot make the folder' in fail('train.py', '--data', corpus_folder, '--run', tmp_path / 'file', *SMALL, *SHORT)
+    assert (tmp_path / 'file').read_bytes() == b'mine'

@@ -1,0 +1,64 @@
+"""Phase 1: train one multilingual Transformer on all directions of a corpus.
+
+    corpus  ->  RUN/base.pt
+"""
+from pathlib import Path
+
+import torch
+
+from minispec import cli
+from minispec.checkpoint import Checkpoint, load_checkpoint
+from minispec.corpora import open_corpus
+from minispec.data import Bitext, Vocabulary, read_lines
+from minispec.model import Config, Transformer
+from minispec.training import train
+
+
+def arguments():
+    parser = cli.parser(__doc__.splitlines()[0])
+    cli.add_training_flags(parser)
+    shape = parser.add_argument_group('model')
+    shape.add_argument('--d-model', type=cli.positive(int), default=Config.d_model, help='width')
+    shape.add_argument('--d-ff', type=cli.positive(int), default=Config.d_ff, help='neurons in each FFN layer')
+    shape.add_argument('--layers', type=cli.positive(int), default=Config.layers, help='of encoder, and of decoder')
+    shape.add_argument('--heads', type=cli.positive(int), default=Config.heads, help='of attention')
+    shape.add_argument('--vocab-size', type=cli.positive(int), default=4000, help='pieces, for all languages')
+    shape.add_argument('--dropout', type=cli.probability, default=Config.dropout, help='probability of a zero')
+    args = parser.parse_args()
+    if args.d_model % (2 * args.heads):
+        parser.error(f'--d-model {args.d_model} is not a multiple of twice the --heads {args.heads}')
+    return args, parser
+
+
+def untrained(corpus, args):
+    """A vocabulary from the training text, and a model with random weights."""
+    texts = sorted({path for direction in corpus.directions for path in corpus.files('train', direction)})
+    lines = [line for path in texts for line in read_lines(path)]
+    vocabulary = Vocabulary.train(lines, args.vocab_size, corpus.languages)
+    tasks = corpus.directions
+    config = Config(len(vocabulary), len(tasks), args.d_model, args.d_ff, args.layers, args.heads, args.dropout)
+    torch.manual_seed(args.seed)
+    return Checkpoint(Transformer(config), vocabulary, tasks, {'phase': 'base'})
+
+
+def main():
+    args, parser = arguments()
+    path = Path(args.run) / 'base.pt'
+    if args.resume:
+        checkpoint = load_checkpoint(path.with_suffix('.last.pt'))
+        cli.restore_settings(args, parser, checkpoint)
+    cli.print_settings(args)
+
+    corpus = open_corpus(args.data)
+    if not args.resume:
+        checkpoint = untrained(corpus, args)
+    model, vocabulary, tasks = checkpoint[:3]
+    data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len)
+    valid = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len)
+    print('training pairs: ' + ', '.join(f'{task} {size:,}' for task, size in zip(tasks, data.sizes().tolist())))
+    best = train(checkpoint, data, valid, path, args)
+    print(f'wrote {path} (validation loss {best:.3f}); next: python profile.py --data {args.data} --run {args.run}')
+
+
+if __name__ == '__main__':
+    cli.run(main)

@@ -1,0 +1,153 @@
+"""Phase 4: translate sentences with any checkpoint, or score it on a test split.
+
+    RUN/specialized.pt + standard input (or --input FILE)  ->  one line on standard output for each line
+    RUN/specialized.pt + test split (--test)               ->  scores, RUN/test.specialized/
+"""
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import PairedTest
+
+from minispec import UserError, cli
+from minispec.checkpoint import load_checkpoint, make_folder, write
+from minispec.corpora import open_corpus
+from minispec.data import check_aligned, read_lines, split_lines
+from minispec.decoding import translate
+from minispec.training import pick_device
+
+
+def arguments():
+    parser = cli.parser(__doc__.splitlines()[0])
+    parser.add_argument('--model', default='specialized.pt', help='checkpoint: a path, or a name in --run')
+    parser.add_argument('--beam', type=cli.positive(int), default=5, help='hypotheses side by side; 1 is greedy')
+    parser.add_argument('--length-penalty', type=cli.number, default=1.0, help='divide scores by length to this power')
+    text = parser.add_argument_group('to translate text')
+    text.add_argument('--src', help='language to translate from')
+    text.add_argument('--tgt', help='language to translate into')
+    text.add_argument('--input', help='file to translate (default: standard input)')
+    test = parser.add_argument_group('to score all directions')
+    test.add_argument('--test', nargs='?', const='test', metavar='SPLIT',
+                      help='score this split of --data: test if none is named, or say test_2018_flickr')
+    test.add_argument('--compare', metavar='OTHER.pt', help='and test the difference to this checkpoint')
+    args = parser.parse_args()
+    if not args.test and not (args.src and args.tgt):
+        parser.error('say what to translate: --src en --tgt de, or --test')
+    if args.compare and not args.test:
+        parser.error('--compare goes with --test')
+    return args
+
+
+def find(name, args):
+    """The checkpoint of that name in the run folder, or else at that path."""
+    path = Path(args.run) / name
+    return path if path.is_file() or not Path(name).is_file() else Path(name)
+
+
+def load(path, args):
+    made_by = {'base': 'train.py', 'dense': 'specialize.py --control dense', 'random': 'specialize.py --control random'}
+    checkpoint = load_checkpoint(path, made_by.get(path.stem, 'specialize.py'))
+    checkpoint.model.to(pick_device(args.device))
+    return checkpoint
+
+
+def run_model(checkpoint, lines, direction, args):
+    """Translate `lines`; warnings name those that had to be cut."""
+    model, vocabulary, tasks = checkpoint[:3]
+    if direction not in tasks:
+        raise UserError(f'this model does not translate {direction}; it knows {", ".join(tasks)}')
+    task = tasks.index(direction)
+    result, too_long = translate(model, vocabulary, lines, direction, task, args.beam, args.length_penalty)
+    for number in too_long:
+        print(f'warning: {direction}, line {number} is longer than the {model.config.max_len} positions of the model '
+              'and was cut', file=sys.stderr)
+    return result
+
+
+def translate_text(checkpoint, args):
+    lines = read_lines(args.input) if args.input else split_lines(sys.stdin.buffer.read(), 'standard input')
+    for line in run_model(checkpoint, lines, f'{args.src}-{args.tgt}', args):
+        print(line)
+
+
+def metrics_for(language):
+    """BLEU with the tokenizer that the language needs, or over characters where that is not installed; and chrF++."""
+    try:
+        bleu = BLEU(trg_lang={'zho': 'zh', 'jpn': 'ja', 'kor': 'ko'}.get(language[:3], language[:2]))
+    except RuntimeError:
+        bleu = BLEU(tokenize='char')
+    return {'BLEU': bleu, 'chrF++': CHRF(word_order=2)}
+
+
+def read_pair(src_path, tgt_path):
+    sources, references = read_lines(src_path), read_lines(tgt_path)
+    check_aligned(src_path, len(sources), tgt_path, len(references))
+    return sources, references
+
+
+def score_test(checkpoint, path, args):
+    """Score every direction of the split; with --compare, also the difference to another checkpoint and its p-value."""
+    other = load(find(args.compare, args), args) if args.compare else None
+    corpus, tasks = open_corpus(args.data), checkpoint.tasks
+    if other and not set(tasks) <= set(other.tasks):
+        raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, not all of {", ".join(tasks)}')
+    test = {direction: read_pair(*corpus.files(args.test, direction)) for direction in tasks}
+    start, scores, translations, signatures = time.monotonic(), {}, {}, set()
+    print('direction     BLEU   chrF++' + (f'   BLEU of {args.compare}   difference        p' if other else ''))
+    for direction, (sources, references) in test.items():
+        hypotheses = translations[direction] = run_model(checkpoint, sources, direction, args)
+        metrics = metrics_for(direction.split('-')[1])
+        row = {name: metric.corpus_score(hypotheses, [references]).score for name, metric in metrics.items()}
+        signatures |= {f'{name}|{metric.get_signature()}' for name, metric in metrics.items()}
+        if other:
+            others = run_model(other, sources, direction, args)
+            row |= bootstrap(metrics['BLEU'], others, hypotheses, references, args.seed)
+        scores[direction] = row
+        print(table_row(direction, row, args.compare))
+    columns = ['BLEU', 'chrF++'] + (['other', 'difference'] if other else [])
+    mean = {name: sum(row[name] for row in scores.values()) / len(scores) for name in columns}
+    print(table_row('mean', mean, args.compare), *sorted(signatures), sep='\n')
+
+    folder = path.parent / f'{args.test}.{path.stem}'
+    make_folder(folder)
+    for direction, hypotheses in translations.items():
+        write(folder / f'{direction}.txt', ''.join(f'{line}\n' for line in hypotheses))
+    content = {'model': str(path), 'compare': args.compare, 'split': args.test, 'beam': args.beam,
+               'length_penalty': args.length_penalty, 'scores': scores, 'mean': mean, 'signatures': sorted(signatures)}
+    write(folder / 'scores.json', json.dumps(content, indent=2) + '\n')
+    src, tgt = tasks[0].split('-')
+    print(f'wrote {folder} in {(time.monotonic() - start) / 60:.1f} min; next, to translate what you type: '
+          f'python translate.py --run {args.run} --model {args.model} --src {src} --tgt {tgt}')
+
+
+def bootstrap(metric, others, hypotheses, references, seed):
+    """sacreBLEU's paired bootstrap of 1,000 samples: the other system's score, the difference and its p-value."""
+    os.environ['SACREBLEU_SEED'] = str(seed + 1)  # it takes its seed from there, and 0 for none
+    _, results = PairedTest([('other', others), ('this', hypotheses)], {'BLEU': metric}, [references], test_type='bs')()
+    before, after = results['BLEU']
+    return {'other': before.score, 'difference': after.score - before.score, 'p': after.p_value}
+
+
+def table_row(name, row, compare):
+    line = f'{name:9} {row["BLEU"]:8.2f} {row["chrF++"]:8.2f}'
+    if compare:
+        line += f'   {row["other"]:{len("BLEU of " + compare)}.2f}   {row["difference"]:+10.2f}'
+    return line + (f'   {row["p"]:6.3f}' if 'p' in row else '')
+
+
+def main():
+    args = arguments()
+    path = find(args.model, args)
+    checkpoint = load(path, args)
+    if args.test:
+        cli.print_settings(args)
+        score_test(checkpoint, path, args)
+    else:
+        translate_text(checkpoint, args)
+
+
+if __name__ == '__main__':
+    cli.run(main)
