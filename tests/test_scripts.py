@@ -1,9 +1,12 @@
 """The four scripts as a user runs them, in order, and what they say when they are used wrongly."""
+import io
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -25,9 +28,18 @@ def succeed(script, *args, **kwargs):
     return out
 
 
-def fail(script, *args, **kwargs):
+def call_here(script, *args, stdin=b''):
+    """The same in this process, which has torch loaded already: for what ends early."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding='utf-8') for _ in range(2))
+    streams = dict(stdin=io.TextIOWrapper(io.BytesIO(stdin)), stdout=out, stderr=err)
+    with patch.multiple(sys, argv=[script, *map(str, args)], **streams), pytest.raises(SystemExit) as ending:
+        runpy.run_path(str(ROOT / script), run_name='__main__')
+    return ending.value.code, *(stream.buffer.getvalue().decode() for stream in (out, err))
+
+
+def fail(script, *args, stdin=b''):
     """The one line that a user's mistake gets."""
-    code, out, err = call(script, *args, **kwargs)
+    code, out, err = call_here(script, *args, stdin=stdin)
     assert code == 2 and err.startswith('error: ') and err.count('\n') == 1, err
     return err
 
@@ -155,7 +167,8 @@ def test_help_shows_defaults_and_the_same_flag_is_the_same_everywhere():
     """One name, one default, one order, in all four scripts."""
     texts, orders = {}, []
     for script in ('train.py', 'profile.py', 'specialize.py', 'translate.py'):
-        out = succeed(script, '-h')
+        code, out, err = call_here(script, '-h')
+        assert code == 0
         for shown in ('(default: multi30k)', '(default: runs/default)', '(default: auto)', '(default: 1)'):
             assert shown in ' '.join(out.split())
         flags = [option.split(None, 1) for option in out.split('\n  --')[1:]]
