@@ -55,7 +55,8 @@ def main():
     print_layers(layers, tasks, masks, iou, chance)
     for name in [args.layer] if args.layer else [layers[n - 1], layers[-1]]:
         print_overlap(name, tasks, iou[layers.index(name)], chance[layers.index(name)])
-    print(f'wrote {path}; next: python specialize.py --data {args.data} --run {args.run}')
+    print(f'wrote {path}; next: python specialize.py --data {args.data} --run {args.run} '
+          f'--k {args.k:g} --count {args.count}')
 
 
 def print_layers(layers, tasks, masks, iou, chance):

@@ -47,7 +47,8 @@ def main():
     args, parser = arguments()
     path = Path(args.run) / ('specialized.pt' if args.control == 'neurons' else f'{args.control}.pt')
     if args.resume:
-        checkpoint = load_checkpoint(path.with_suffix('.last.pt'), made_by=f'specialize.py --control {args.control}')
+        made_by = f'specialize.py --control {args.control}, at its first validation,'
+        checkpoint = load_checkpoint(path.with_suffix('.last.pt'), made_by)
         cli.restore_settings(args, parser, checkpoint)
     cli.print_settings(args)
 

@@ -45,7 +45,7 @@ def main():
     args, parser = arguments()
     path = Path(args.run) / 'base.pt'
     if args.resume:
-        checkpoint = load_checkpoint(path.with_suffix('.last.pt'))
+        checkpoint = load_checkpoint(path.with_suffix('.last.pt'), made_by='train.py, at its first validation,')
         cli.restore_settings(args, parser, checkpoint)
     cli.print_settings(args)
 

@@ -6,6 +6,8 @@ A *task* is a translation direction, such as en-de. Symbols, the same in every f
     S  source length             F  FFN neurons, d_ff         L  FFN layers: the encoder's first, then the decoder's
     T  target length             H  attention heads           V  vocabulary size
 
+(Where a module serves encoder and decoder alike, its rows are T long on either side.)
+
 Everything but the masks is the pre-norm Transformer that multilingual translation commonly uses: one embedding table
 for source, target and output, sinusoidal positions, ReLU in the feed-forward networks.
 """
@@ -13,7 +15,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 PAD = 0  # the token that fills a batch's short rows; attention, loss and neuron counts never see it
@@ -51,9 +52,10 @@ class Attention(nn.Module):
         return self.split_heads(keys), self.split_heads(values)
 
     def forward(self, x, keys, values, mask=None, causal=False):
-        """Let x (B, T, D) look at the keys, where `mask` (B, 1, 1, S) is true. Returns (B, T, D)."""
+        """Let x (B, T, D) look at the keys: where `mask` (B, 1, 1, S) is true, or if causal none that comes later."""
         queries = self.split_heads(self.query(x))  # (B, H, T, D/H)
-        heads = F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=causal)  # (B, H, T, D/H)
+        attend = nn.functional.scaled_dot_product_attention
+        heads = attend(queries, keys, values, mask, is_causal=causal)  # (B, H, T, D/H)
         return self.out(heads.transpose(1, 2).flatten(2))  # (B, T, D)
 
 
@@ -102,7 +104,7 @@ class DecoderLayer(nn.Module):
         """x (B, T, D), the tokens after those in `cache`, to which theirs are added. Returns (B, T, D)."""
         h = self.self_norm(x)
         cache.append(*self.self_attention.keys_values(h))
-        # Several tokens come at once only at the start, where the plain causal mask is right; one alone may see all.
+        # Several tokens at once come with an empty cache, where each may see those up to itself; one alone may see all.
         x = x + self.dropout(self.self_attention(h, cache.keys, cache.values, causal=x.size(1) > 1))
         h = self.cross_norm(x)
         x = x + self.dropout(self.cross_attention(h, cache.src_keys, cache.src_values, src_mask))
@@ -182,7 +184,7 @@ class Transformer(nn.Module):
 
     def project(self, x):
         """Scores over the vocabulary for x (..., D): (..., V)."""
-        return F.linear(x, self.embedding.weight)
+        return nn.functional.linear(x, self.embedding.weight)
 
     def forward(self, src, tgt, task):
         """Teacher-forced scores: what is predicted at each position from the right tokens before it.

@@ -83,7 +83,7 @@ def overlap(masks):
     """Intersection over union of every two tasks' neurons in each layer, (L, N, N), and the same by chance alone.
 
     Two sets drawn independently with densities p and q share pq of all neurons and cover p + q - pq of them, so chance
-    gives IoU pq / (p + q - pq): 0.64 at the densities of 0.78 that k = 95 is typical for. Returns (iou, chance).
+    gives IoU pq / (p + q - pq), for instance 0.64 if both densities are 0.78. Returns (iou, chance).
     """
     m = masks.transpose(0, 1).double()  # (L, N, F)
     shared = m @ m.mT  # (L, N, N)

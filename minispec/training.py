@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from minispec import UserError
@@ -70,7 +70,7 @@ def update(model, optimizer, batches, dtype):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             scores = model(src, tgt, task)  # (n, V)
         targets = tgt[:, 1:][tgt[:, 1:] != PAD]  # (n,)
-        loss = F.cross_entropy(scores.float(), targets, label_smoothing=0.1, reduction='sum') / tokens
+        loss = cross_entropy(scores.float(), targets, label_smoothing=0.1, reduction='sum') / tokens
         loss.backward()
         total += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -90,7 +90,7 @@ def validate(model, data, batch_tokens, dtype=torch.float32):
         real = tgt[:, 1:] != PAD  # (B, T)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             scores = model(src, tgt, task)  # (n, V)
-        each = F.cross_entropy(scores.float(), tgt[:, 1:][real], reduction='none')  # (n,)
+        each = cross_entropy(scores.float(), tgt[:, 1:][real], reduction='none')  # (n,)
         token_task = task[:, None].expand_as(real)[real].cpu()  # (n,)
         loss.index_add_(0, token_task, each.cpu().double())  # in this order: MPS has no doubles
         tokens.index_add_(0, token_task, torch.ones(len(each), dtype=torch.double))
