@@ -7,7 +7,6 @@ Files are written under a temporary name and then renamed, so none is ever half-
 import contextlib
 import hashlib
 from dataclasses import asdict
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -26,15 +25,15 @@ class Checkpoint(NamedTuple):
 
 
 def make_folder(path):
+    """Make the folder `path` and those above it; UserError if that cannot be."""
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'cannot make the folder {path}: {error}')
 
 
 def write(path, content):
     """Save text, bytes, or a dict of tensors and plain values as `path`, in a folder that exists: all, or nothing."""
-    path = Path(path)
     temporary = path.with_name(path.name + '.part')
     try:
         if isinstance(content, dict):
@@ -50,7 +49,7 @@ def write(path, content):
 
 def read(path, kind, made_by):
     """Load what `write` saved, if it is the `kind` of file expected; `made_by` is the script that makes it."""
-    if not Path(path).is_file():
+    if not path.is_file():
         raise UserError(f'{path} is not there; {made_by} makes it')
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)  # never unpickles code

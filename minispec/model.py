@@ -52,7 +52,10 @@ class Attention(nn.Module):
         return self.split_heads(keys), self.split_heads(values)
 
     def forward(self, x, keys, values, mask=None, causal=False):
-        """Let x (B, T, D) look at the keys: where `mask` (B, 1, 1, S) is true, or if causal none that comes later."""
+        """Let x (B, T, D) look at the keys: where `mask` (B, 1, 1, S) is true, or if causal, none that comes later.
+
+        Returns (B, T, D).
+        """
         queries = self.split_heads(self.query(x))  # (B, H, T, D/H)
         attend = nn.functional.scaled_dot_product_attention
         heads = attend(queries, keys, values, mask, is_causal=causal)  # (B, H, T, D/H)

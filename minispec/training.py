@@ -2,7 +2,6 @@
 import math
 import time
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -105,7 +104,7 @@ def train(checkpoint, data, valid, path, args):
     last bit). Ends early after args.patience evaluations without a new best. Returns the best mean loss.
     Raises UserError if the loss is no longer a number, or if the data is not that of the run to be resumed.
     """
-    make_folder(Path(path).parent)
+    make_folder(path.parent)
     model, tasks, device = checkpoint.model, checkpoint.tasks, pick_device(args.device)
     dtype = pick_dtype(args.dtype, device)
     args.dtype = str(dtype)[6:]  # what was measured now holds for a resumed run too
@@ -152,7 +151,7 @@ def train(checkpoint, data, valid, path, args):
                 save_checkpoint(path, checkpoint._replace(info=info, training=None))
             state = {'pairs': len(data), 'step': step, 'best': best, 'best_step': best_step, 'seconds': seconds,
                      'optimizer': optimizer.state_dict(), 'random': random_state(device)}
-            save_checkpoint(Path(path).with_suffix('.last.pt'), checkpoint._replace(info=info, training=state))
+            save_checkpoint(path.with_suffix('.last.pt'), checkpoint._replace(info=info, training=state))
             window, loss_sum, token_sum = time.monotonic(), 0.0, 0
     return best
 
