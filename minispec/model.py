@@ -81,12 +81,25 @@ class FeedForward(nn.Module):
         return self.w2(h * mask)  # (B, T, D)
 
 
+class Dropout(nn.Dropout):
+    """nn.Dropout, which on a CPU draws its random numbers one by one: 11% of a training step. Here one number in 64 bits
+    serves four values: 3%. So p is rounded down to a multiple of 2^-16: 0.1 to 0.09999."""
+
+    def forward(self, x):
+        if not self.training or x.device.type != 'cpu':
+            return super().forward(x)
+        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-2 ** 63, None)  # all 64 bits at random
+        off = int(self.p * 2 ** 16)  # of the 2^16 values that 16 bits have
+        kept = (numbers.view(torch.int16)[:x.numel()] >= off - 2 ** 15).view_as(x)
+        return x * (kept * (2 ** 16 / (2 ** 16 - off)))
+
+
 class EncoderLayer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(config.d_model), Attention(config)
         self.ffn_norm, self.ffn = nn.LayerNorm(config.d_model), FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x, src_mask, ffn_mask):
         """x (B, S, D); src_mask (B, 1, 1, S), true at real tokens; ffn_mask (B, 1, F). Returns (B, S, D)."""
@@ -101,7 +114,7 @@ class DecoderLayer(nn.Module):
         self.self_norm, self.self_attention = nn.LayerNorm(config.d_model), Attention(config)
         self.cross_norm, self.cross_attention = nn.LayerNorm(config.d_model), Attention(config)
         self.ffn_norm, self.ffn = nn.LayerNorm(config.d_model), FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x, cache, src_mask, ffn_mask):
         """x (B, T, D), the tokens after those in `cache`, to which theirs are added. Returns (B, T, D)."""
@@ -143,7 +156,7 @@ class Transformer(nn.Module):
         self.encoder_norm = nn.LayerNorm(config.d_model)
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.decoder_norm = nn.LayerNorm(config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.register_buffer('positions', sinusoids(config.max_len, config.d_model), persistent=False)
         self.register_buffer('masks', torch.ones(config.n_tasks, 2 * config.layers, config.d_ff, dtype=torch.bool))
         nn.init.normal_(self.embedding.weight, std=config.d_model ** -0.5)

@@ -54,6 +54,20 @@ def learning_rate(step, steps, peak):
     return peak * min(step / warmup, (steps - step + 1) / (steps - warmup + 1))
 
 
+@torch.no_grad()
+def smoothed_cross_entropy(scores, targets, smoothing=0.1):
+    """Cross-entropy of scores (n, V) with smoothed targets (n,), summed over n, and its gradient (n, V).
+
+    A target is 1 - smoothing on the right token plus smoothing spread over all V. The gradient, softmax(scores) minus
+    the targets, is written down because autograd would build it in twice as many passes over this largest of tensors:
+    on a CPU the whole step takes about 0.85 of the time this way.
+    """
+    log_p = scores.float().log_softmax(-1)  # (n, V)
+    loss = -(1 - smoothing) * log_p.gather(1, targets[:, None]).sum() - smoothing * log_p.mean(-1).sum()
+    gradient = log_p.exp_().sub_(smoothing / log_p.size(1))  # (n, V), in the memory of log_p
+    return loss, gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), smoothing - 1))
+
+
 def update(model, optimizer, batches, dtype):
     """One step of the optimizer on the mean loss of all target tokens in `batches`. Returns that loss, and the tokens.
 
@@ -69,9 +83,9 @@ def update(model, optimizer, batches, dtype):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             scores = model(src, tgt, task)  # (n, V)
         targets = tgt[:, 1:][tgt[:, 1:] != PAD]  # (n,)
-        loss = cross_entropy(scores.float(), targets, label_smoothing=0.1, reduction='sum') / tokens
-        loss.backward()
-        total += loss.item()
+        loss, gradient = smoothed_cross_entropy(scores, targets)
+        scores.backward(gradient.div_(tokens).to(scores.dtype))
+        total += loss.item() / tokens
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()

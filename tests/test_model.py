@@ -1,10 +1,11 @@
 """What section 4 claims of the model, as numbers."""
+import pytest
 import torch
 import torch.nn.functional as F
 from conftest import make_batch
 from torch import nn
 
-from minispec.model import PAD, FeedForward
+from minispec.model import PAD, Dropout, FeedForward
 
 
 def loss_of(model, batch):
@@ -137,3 +138,17 @@ def test_positions_and_causality(model):
     src = batch.src.clone()
     src[0, 1:3] = src[0, [2, 1]]
     assert not torch.allclose(model(src, batch.tgt, batch.task), scores)
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share():
+    """Ours draws 16 bits for each value: the share of zeros, the scale of the rest, and nothing at all in eval mode."""
+    torch.manual_seed(1)
+    dropout, x = Dropout(0.25), torch.ones(3, 7, 9999, requires_grad=True)  # not a multiple of four values
+    y = dropout(x)
+    assert y.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert (y == 0).double().mean(-1).flatten().tolist() == pytest.approx([0.25] * 21, abs=0.02)  # 4.6 deviations
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    assert not torch.equal(dropout(x), y)
+    assert torch.equal(dropout.eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
