@@ -6,7 +6,7 @@ if __name__ == '__main__':
     import time
     from pathlib import Path
 
-    from minispec import UserError, cli
+    from minispec import UserError, cli, figures
     from minispec.checkpoint import fingerprint, load_checkpoint, write
     from minispec.corpora import open_corpus
     from minispec.data import Bitext
@@ -30,11 +30,14 @@ def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
     cli.add_selection_flags(parser)
     parser.add_argument('--layer', help="layer whose IoU table is shown, as enc1 or dec3 (default: each side's last)")
+    parser.add_argument('--plot', action='store_true', help='draw Figures 1, 2 and 5 of the paper; needs matplotlib')
     return parser.parse_args()
 
 
 def main():
     args = arguments()
+    if args.plot:
+        figures.new_figure()  # fails now, not after the work, if there is no matplotlib
     cli.print_settings(args)
     model, vocabulary, tasks, *_ = load_checkpoint(Path(args.run) / 'base.pt')
     n = model.config.layers
@@ -52,47 +55,19 @@ def main():
 
     masks = select(activations[args.count], args.k)  # (N, L, F)
     iou, chance = overlap(masks)  # (L, N, N)
-    print_layers(layers, tasks, masks, iou, chance)
-    for name in [args.layer] if args.layer else [layers[n - 1], layers[-1]]:
-        print_overlap(name, tasks, iou[layers.index(name)], chance[layers.index(name)])
+    shown = [args.layer] if args.layer else [layers[n - 1], layers[-1]]
+    figures.print_layers(layers, tasks, masks, iou, chance)
+    for name in shown:
+        figures.print_overlap(name, tasks, iou[layers.index(name)], chance[layers.index(name)])
+    if args.plot:
+        run = Path(args.run)
+        pictures = [*figures.draw_overlap_by_layer(run, layers, tasks, iou, chance),
+                    *figures.draw_sparsity(run, layers, tasks, masks)]
+        for name in shown:
+            pictures += figures.draw_overlap(run, name, tasks, iou[layers.index(name)], chance[layers.index(name)])
+        print('drew ' + ', '.join(str(path) for path in pictures))
     print(f'wrote {path}; next: python specialize.py --data {args.data} --run {args.run} '
           f'--k {args.k:g} --count {args.count}')
-
-
-def print_layers(layers, tasks, masks, iou, chance):
-    """Sparsity and mean overlap of each layer, over the pairs of directions in which only that side's language differs.
-
-    So the encoder compares de-en with fr-en, and the decoder en-de with en-fr, all else being equal. Directions from
-    the same language are told apart by the decoder alone: on line-aligned text their encoder's IoU is 1 by design.
-    """
-    sides = [task.split('-') for task in tasks]
-    print('\n       sparsity (least, most)   mean IoU   by chance')
-    for layer, name in enumerate(layers):
-        off = 1 - masks[:, layer].double().mean(-1)  # (N,)
-        own = 0 if name.startswith('enc') else 1  # the encoder's language is the source, the decoder's the target
-        pairs = [(a, b) for b in range(len(tasks)) for a in range(b)
-                 if sides[a][own] != sides[b][own] and sides[a][1 - own] == sides[b][1 - own]]
-        a, b = [a for a, b in pairs], [b for a, b in pairs]
-        means = f'{iou[layer, a, b].mean():8.2f}   {chance[layer, a, b].mean():9.2f}' if pairs else '       -'
-        print(f'{name:5}  {off.mean():8.2f} ({off.min():5.2f}, {off.max():4.2f})   {means}')
-    print('IoU: mean over pairs of directions with the same target (encoder) or the same source (decoder).')
-
-
-def print_overlap(name, tasks, iou, chance):
-    """The IoU (N, N) of one layer, in hundredths so that many directions fit a terminal's width."""
-    sides = [task.split('-') for task in tasks]
-    by_chance = (chance.sum() - chance.trace()) / (len(tasks) * (len(tasks) - 1))  # mean off the diagonal
-    print(f'\nIoU in {name}, in hundredths; chance alone gives {100 * by_chance:.0f}')
-    left = max(map(len, tasks)) + 1
-    width = max(4, *(len(language) + 1 for languages in sides for language in languages))
-    for side in (0, 1):
-        print(' ' * left + ''.join(f'{languages[side]:>{width}}' for languages in sides))
-    for task, row in zip(tasks, iou.tolist()):
-        print(f'{task:{left}}' + ''.join(f'{100 * value:{width}.0f}' for value in row))
-    if name.startswith('enc'):
-        print('(The encoder is told the source language alone: on line-aligned text, directions from one language use\n'
-              'the same encoder neurons.)')
-    print()
 
 
 if __name__ == '__main__':

@@ -24,7 +24,8 @@ class Parser(argparse.ArgumentParser):
 def parser(description):
     """A parser with the flags that every script has."""
     result = Parser(description=description, formatter_class=HelpFormatter)
-    result.add_argument('--data', default='multi30k', help='multi30k (downloaded once), or a folder of parallel text')
+    result.add_argument('--data', default='phrasebook',
+                        help='phrasebook (built in), multi30k (downloaded once), or a folder of parallel text')
     result.add_argument('--run', default='runs/default', help='folder for everything that the four scripts write')
     result.add_argument('--device', default='auto', help='auto, cpu, cuda or mps')
     result.add_argument('--seed', type=seed, default=1, help='of weights, batches, dropout, random masks, bootstrap')

@@ -1,4 +1,4 @@
-"""Where text comes from: Multi30k, or a folder of yours.
+"""Where text comes from: the built-in phrasebook, Multi30k, or a folder of yours.
 
 A corpus is a folder with a training, a validation and a test split in either layout, each file plain or .gz:
 
@@ -13,12 +13,12 @@ import http.client
 import os
 import re
 import urllib.request
-from itertools import permutations
+from itertools import islice, permutations
 from pathlib import Path
 
 from tqdm import tqdm
 
-from minispec import UserError
+from minispec import UserError, phrasebook
 from minispec.checkpoint import make_folder, write
 
 SPLITS = {'train': ('train',), 'valid': ('valid', 'val'), 'test': ('test', 'test_2016_flickr')}  # the names files use
@@ -81,10 +81,34 @@ class Corpus:
 
 
 def open_corpus(data):
-    """The corpus that `--data` names: 'multi30k', downloaded on first use, or a folder."""
+    """The corpus that `--data` names: 'phrasebook' or 'multi30k', written or downloaded on first use, or a folder."""
+    if data == 'phrasebook':
+        return Corpus(write_phrasebook(Path('data') / 'phrasebook'))
     if data == 'multi30k':
         return Corpus(download_multi30k(Path('data') / 'multi30k'))
     return Corpus(data)
+
+
+def write_phrasebook(folder):
+    """Write the phrasebook's pair files, English with each other language, unless `folder` is there already.
+
+    200 meanings for validation and 200 for test are the same for all pairs of languages. Training takes others: the
+    first 8,000, 2,000 or 400 of one list, as the language's table says.
+    """
+    if folder.is_dir():
+        return folder
+    unfinished = folder.with_name(folder.name + '.part')
+    make_folder(unfinished)
+    others = [phrasebook.language(code) for code in phrasebook.codes() if code != 'en']
+    source = phrasebook.sentences()
+    for split, size in ('valid', 200), ('test', 200), ('train', max(other.pairs for other in others)):
+        drawn = list(islice(source, size))
+        for other in others:
+            for code in ('en', other.code):
+                lines = [said[code] + '\n' for said in drawn[:other.pairs if split == 'train' else size]]
+                write(unfinished / f'{split}.en-{other.code}.{code}', ''.join(lines))
+    unfinished.rename(folder)
+    return folder
 
 
 def download_multi30k(folder):

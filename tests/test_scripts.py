@@ -53,7 +53,7 @@ def common(corpus_folder, tmp_path_factory):
 def pipeline(common):
     """All four scripts in order; their outputs by name."""
     out = {'train': succeed('train.py', *common, *SMALL, *SHORT),
-           'profile': succeed('profile.py', *common, '--k', 70)}
+           'profile': succeed('profile.py', *common, '--k', 70, '--plot')}
     for control in ('neurons', 'random', 'dense'):
         out[control] = succeed('specialize.py', *common, *SHORT, '--k', 70, '--control', control)
     out['test'] = succeed('translate.py', *common, '--test', '--compare', 'dense.pt', '--beam', 2)
@@ -74,9 +74,22 @@ def test_the_scripts_follow_one_another(pipeline, common):
 
 def test_profile_shows_sparsity_and_overlap(pipeline):
     out = pipeline['profile']
-    assert 'enc1' in out and 'dec1' in out and 'by chance' in out
+    assert 'neurons off' in out and '\nenc1 ' in out and '\ndec1 ' in out and 'chance alone gives' in out
     table = [line for line in out.splitlines() if line.startswith(('en-de ', 'en-fr '))]
     assert len(table) == 4 and '100 100' in table[0]  # line-aligned: en-de and en-fr share their encoder's neurons
+
+
+def test_profile_draws(pipeline, common):
+    """Both kinds of picture of each figure, and `drew` names them all."""
+    for name in ('overlap-by-layer', 'sparsity', 'overlap-enc1', 'overlap-dec1'):
+        for suffix, start in (('png', b'\x89PNG'), ('svg', b'<?xml')):
+            path = common[3] / f'{name}.{suffix}'
+            assert path.read_bytes().startswith(start) and str(path) in pipeline['profile']
+
+
+def test_plot_without_matplotlib_is_one_line(pipeline, common):
+    with patch.dict(sys.modules, {'matplotlib': None, 'matplotlib.figure': None}):
+        assert '--plot needs matplotlib' in fail('profile.py', *common, '--plot')
 
 
 def test_controls_differ_in_their_masks_alone(pipeline, common):
@@ -169,7 +182,7 @@ def test_help_shows_defaults_and_the_same_flag_is_the_same_everywhere():
     for script in ('train.py', 'profile.py', 'specialize.py', 'translate.py'):
         code, out, err = call_here(script, '-h')
         assert code == 0
-        for shown in ('(default: multi30k)', '(default: runs/default)', '(default: auto)', '(default: 1)'):
+        for shown in ('(default: phrasebook)', '(default: runs/default)', '(default: auto)', '(default: 1)'):
             assert shown in ' '.join(out.split())
         flags = [option.split(None, 1) for option in out.split('\n  --')[1:]]
         orders.append([name for name, _ in flags])

@@ -1,0 +1,347 @@
+"""The phrasebook says what it means: sentences written by hand, every form there, splits kept apart."""
+import random
+from itertools import islice, product
+
+import pytest
+
+from minispec import UserError
+from minispec.corpora import Corpus, write_phrasebook
+from minispec.phrasebook import LEXICON, Clause, Language, NounPhrase, codes, draw_clause, english, language, sentences
+
+
+def the(noun, adjective='', owner=''):
+    return NounPhrase(noun, 'sg', 'the', adjective, owner)
+
+
+def a(noun, adjective=''):
+    return NounPhrase(noun, 'sg', 'a', adjective)
+
+
+def several(determiner, noun, adjective='', owner=''):
+    return NounPhrase(noun, 'pl', determiner, adjective, owner)
+
+
+I, WE = NounPhrase('I', 'sg', 'pronoun'), NounPhrase('we', 'pl', 'pronoun')
+
+MEANINGS = [
+    Clause('statement', the('woman', 'old'), 'see', several('two', 'dog', 'small'), place='garden'),
+    Clause('statement', I, 'eat', a('apple', 'fresh'), place='station'),
+    Clause('statement', several('the', 'girl'), 'show', several('three', 'book', 'new'), the('doctor')),
+    Clause('past', several('the', 'boy'), 'eat', several('five', 'pear', 'big'), place='river'),
+    Clause('past', the('woman'), 'give', a('flower', 'red'), the('baker')),
+    Clause('past', the('horse', 'black'), 'sleep', place='school'),
+    Clause('negative', the('girl'), 'read', the('magazine', 'old')),
+    Clause('negative', the('dog', 'white', 'farmer'), 'see', the('cat', owner='neighbor')),
+    Clause('question', the('grandmother'), 'help', a('child', 'small')),
+    Clause('question', several('the', 'bird'), 'find', the('key'), place='beach'),
+    Clause('where', several('the', 'man', 'young'), 'work'),
+    Clause('modal', WE, 'buy', the('bicycle', 'green'), modal='want', place='market'),
+    Clause('modal', the('teacher'), 'hear', several('the', 'horse'), modal='can'),
+    Clause('time', the('grandfather', 'kind'), 'sell', several('two', 'house', 'white'), time='today', place='village'),
+    Clause('time', I, 'wait', time='tonight', place='house'),
+    Clause('says', the('farmer'), 'say', said=Clause('said', the('mouse'), 'eat', a('cake'), place='street')),
+    Clause('says', several('the', 'child'), 'know', said=Clause('said', the('man'), 'draw', the('boat', owner='boy'))),
+    Clause('copula', the('car', owner='woman'), adjective='old'),
+    Clause('copula', several('the', 'boy'), adjective='kind'),
+]
+# What each of them is in each language, written by hand.
+SAID = {
+    'en': '''The old woman sees two small dogs in the garden.
+             I eat a fresh apple at the station.
+             The girls show the doctor three new books.
+             The boys ate five big pears by the river.
+             The woman gave the baker a red flower.
+             The black horse slept behind the school.
+             The girl does not read the old magazine.
+             The farmer's white dog does not see the neighbor's cat.
+             Does the grandmother help a small child?
+             Do the birds find the key on the beach?
+             Where do the young men work?
+             We want to buy the green bicycle at the market.
+             The teacher can hear the horses.
+             Today the kind grandfather sells two white houses in the village.
+             Tonight I wait in front of the house.
+             The farmer says that the mouse eats a cake in the street.
+             The children know that the man draws the boy's boat.
+             The woman's car is old.
+             The boys are kind.''',
+    'de': '''Die alte Frau sieht zwei kleine Hunde im Garten.
+             Ich esse einen frischen Apfel am Bahnhof.
+             Die Mädchen zeigen dem Arzt drei neue Bücher.
+             Die Jungen haben fünf große Birnen am Fluss gegessen.
+             Die Frau hat dem Bäcker eine rote Blume gegeben.
+             Das schwarze Pferd hat hinter der Schule geschlafen.
+             Das Mädchen liest die alte Zeitschrift nicht.
+             Der weiße Hund des Bauern sieht die Katze des Nachbarn nicht.
+             Hilft die Großmutter einem kleinen Kind?
+             Finden die Vögel den Schlüssel am Strand?
+             Wo arbeiten die jungen Männer?
+             Wir wollen das grüne Fahrrad auf dem Markt kaufen.
+             Der Lehrer kann die Pferde hören.
+             Heute verkauft der freundliche Großvater zwei weiße Häuser im Dorf.
+             Heute Abend warte ich vor dem Haus.
+             Der Bauer sagt, dass die Maus einen Kuchen auf der Straße isst.
+             Die Kinder wissen, dass der Mann das Boot des Jungen zeichnet.
+             Das Auto der Frau ist alt.
+             Die Jungen sind freundlich.''',
+    'nl': '''De oude vrouw ziet twee kleine honden in de tuin.
+             Ik eet een verse appel op het station.
+             De meisjes tonen drie nieuwe boeken aan de dokter.
+             De jongens hebben vijf grote peren bij de rivier gegeten.
+             De vrouw heeft een rode bloem aan de bakker gegeven.
+             Het zwarte paard heeft achter de school geslapen.
+             Het meisje leest het oude tijdschrift niet.
+             De witte hond van de boer ziet de kat van de buurman niet.
+             Helpt de grootmoeder een klein kind?
+             Vinden de vogels de sleutel op het strand?
+             Waar werken de jonge mannen?
+             Wij willen de groene fiets op de markt kopen.
+             De leraar kan de paarden horen.
+             Vandaag verkoopt de vriendelijke grootvader twee witte huizen in het dorp.
+             Vanavond wacht ik voor het huis.
+             De boer zegt dat de muis een taart op straat eet.
+             De kinderen weten dat de man de boot van de jongen tekent.
+             De auto van de vrouw is oud.
+             De jongens zijn vriendelijk.''',
+    'sv': '''Den gamla kvinnan ser två små hundar i trädgården.
+             Jag äter ett färskt äpple på stationen.
+             Flickorna visar läkaren tre nya böcker.
+             Pojkarna åt fem stora päron vid floden.
+             Kvinnan gav bagaren en röd blomma.
+             Den svarta hästen sov bakom skolan.
+             Flickan läser inte den gamla tidskriften.
+             Bondens vita hund ser inte grannens katt.
+             Hjälper mormodern ett litet barn?
+             Hittar fåglarna nyckeln på stranden?
+             Var arbetar de unga männen?
+             Vi vill köpa den gröna cykeln på marknaden.
+             Läraren kan höra hästarna.
+             Idag säljer den vänliga morfadern två vita hus i byn.
+             Ikväll väntar jag framför huset.
+             Bonden säger att musen äter en tårta på gatan.
+             Barnen vet att mannen ritar pojkens båt.
+             Kvinnans bil är gammal.
+             Pojkarna är vänliga.''',
+    'fr': '''La vieille femme voit deux petits chiens dans le jardin.
+             Je mange une pomme fraîche à la gare.
+             Les filles montrent trois nouveaux livres au médecin.
+             Les garçons ont mangé cinq grosses poires au bord de la rivière.
+             La femme a donné une fleur rouge au boulanger.
+             Le cheval noir a dormi derrière l'école.
+             La fille ne lit pas le vieux magazine.
+             Le chien blanc du fermier ne voit pas le chat du voisin.
+             Est-ce que la grand-mère aide un petit enfant ?
+             Est-ce que les oiseaux trouvent la clé sur la plage ?
+             Où travaillent les jeunes hommes ?
+             Nous voulons acheter le vélo vert au marché.
+             Le professeur peut entendre les chevaux.
+             Aujourd'hui, le gentil grand-père vend deux maisons blanches dans le village.
+             Ce soir, j'attends devant la maison.
+             Le fermier dit que la souris mange un gâteau dans la rue.
+             Les enfants savent que l'homme dessine le bateau du garçon.
+             La voiture de la femme est vieille.
+             Les garçons sont gentils.''',
+    'es': '''La mujer vieja ve dos perros pequeños en el jardín.
+             Como una manzana fresca en la estación.
+             Las niñas le muestran tres libros nuevos al médico.
+             Los niños comieron cinco peras grandes junto al río.
+             La mujer le dio una flor roja al panadero.
+             El caballo negro durmió detrás de la escuela.
+             La niña no lee la revista vieja.
+             El perro blanco del granjero no ve al gato del vecino.
+             ¿Ayuda la abuela a un niño pequeño?
+             ¿Encuentran los pájaros la llave en la playa?
+             ¿Dónde trabajan los hombres jóvenes?
+             Queremos comprar la bicicleta verde en el mercado.
+             El maestro puede oír a los caballos.
+             Hoy el abuelo amable vende dos casas blancas en el pueblo.
+             Esta noche espero delante de la casa.
+             El granjero dice que el ratón come un pastel en la calle.
+             Los niños saben que el hombre dibuja el barco del niño.
+             El coche de la mujer es viejo.
+             Los niños son amables.''',
+    'it': '''La donna anziana vede due cani piccoli in giardino.
+             Mangio una mela fresca alla stazione.
+             Le ragazze mostrano tre libri nuovi al medico.
+             I ragazzi hanno mangiato cinque pere grandi vicino al fiume.
+             La donna ha dato un fiore rosso al panettiere.
+             Il cavallo nero ha dormito dietro la scuola.
+             La ragazza non legge la rivista vecchia.
+             Il cane bianco del contadino non vede il gatto del vicino.
+             La nonna aiuta un bambino piccolo?
+             Gli uccelli trovano la chiave sulla spiaggia?
+             Dove lavorano gli uomini giovani?
+             Vogliamo comprare la bicicletta verde al mercato.
+             L'insegnante può sentire i cavalli.
+             Oggi il nonno gentile vende due case bianche nel villaggio.
+             Stasera aspetto davanti alla casa.
+             Il contadino dice che il topo mangia una torta per strada.
+             I bambini sanno che l'uomo disegna la barca del ragazzo.
+             La macchina della donna è vecchia.
+             I ragazzi sono gentili.''',
+    'cs': '''Stará žena vidí dva malé psy na zahradě.
+             Jím čerstvé jablko na nádraží.
+             Dívky ukazují lékaři tři nové knihy.
+             Chlapci snědli pět velkých hrušek u řeky.
+             Žena dala pekaři červenou květinu.
+             Černý kůň spal za školou.
+             Dívka nečte starý časopis.
+             Bílý pes sedláka nevidí kočku souseda.
+             Pomáhá babička malému dítěti?
+             Nacházejí ptáci klíč na pláži?
+             Kde pracují mladí muži?
+             Chceme koupit zelené kolo na trhu.
+             Učitel může slyšet koně.
+             Dnes milý dědeček prodává dva bílé domy ve vesnici.
+             Dnes večer čekám před domem.
+             Sedlák říká, že myš jí dort na ulici.
+             Děti vědí, že muž kreslí loď chlapce.
+             Auto ženy je staré.
+             Chlapci jsou milí.''',
+    'pl': '''Stara kobieta widzi dwa małe psy w ogrodzie.
+             Jem świeże jabłko na dworcu.
+             Dziewczynki pokazują lekarzowi trzy nowe książki.
+             Chłopcy zjedli pięć dużych gruszek nad rzeką.
+             Kobieta dała piekarzowi czerwony kwiat.
+             Czarny koń spał za szkołą.
+             Dziewczynka nie czyta starego czasopisma.
+             Biały pies rolnika nie widzi kota sąsiada.
+             Czy babcia pomaga małemu dziecku?
+             Czy ptaki znajdują klucz na plaży?
+             Gdzie pracują młodzi mężczyźni?
+             Chcemy kupić zielony rower na targu.
+             Nauczyciel może słyszeć konie.
+             Dzisiaj miły dziadek sprzedaje dwa białe domy we wsi.
+             Dziś wieczorem czekam przed domem.
+             Rolnik mówi, że mysz je ciasto na ulicy.
+             Dzieci wiedzą, że mężczyzna rysuje łódź chłopca.
+             Samochód kobiety jest stary.
+             Chłopcy są mili.''',
+    'ru': '''Старая женщина видит двух маленьких собак в саду.
+             Я ем свежее яблоко на вокзале.
+             Девочки показывают врачу три новые книги.
+             Мальчики съели пять больших груш у реки.
+             Женщина дала пекарю красный цветок.
+             Чёрная лошадь спала за школой.
+             Девочка не читает старый журнал.
+             Белая собака фермера не видит кошку соседа.
+             Бабушка помогает маленькому ребёнку?
+             Птицы находят ключ на пляже?
+             Где работают молодые мужчины?
+             Мы хотим купить зелёный велосипед на рынке.
+             Учитель может слышать лошадей.
+             Сегодня добрый дедушка продаёт два белых дома в деревне.
+             Сегодня вечером я жду перед домом.
+             Фермер говорит, что мышь ест торт на улице.
+             Дети знают, что мужчина рисует лодку мальчика.
+             Машина женщины старая.
+             Мальчики добрые.''',
+}
+
+
+@pytest.mark.parametrize('code', SAID)
+def test_every_construction_as_written_by_hand(code):
+    expected = [line.strip() for line in SAID[code].splitlines()]
+    assert [language(code).say(meaning) for meaning in MEANINGS] == expected
+
+
+def test_every_language_of_the_lexicon_has_sentences_written_by_hand():
+    assert set(SAID) == set(codes())
+
+
+@pytest.mark.parametrize('code', SAID)
+def test_no_form_is_missing(code):
+    """Say every noun, adjective and verb in every form that a drawn meaning can ask for; an error names the form."""
+    table, say = english().sections, language(code).say
+    nouns = {kind: [noun for noun, row in table['nouns'].items() if row['class'] == kind]
+             for kind in ('person', 'animal', 'food', 'text', 'thing', 'large')}
+    subjects = [I, WE, *(NounPhrase(noun, number, 'the') for kind in ('person', 'animal') for noun in nouns[kind]
+                         for number in ('sg', 'pl'))]
+    buy = {'person': 'see', 'animal': 'see'}  # else: buy
+    for kind, adjective in product(nouns, ['', *table['adjectives']]):
+        if adjective and kind not in table['adjectives'][adjective]['fits'].split():
+            continue
+        for noun in nouns[kind]:
+            verb = buy.get(kind, 'buy')
+            say(Clause('negative', the('man'), verb, the(noun, adjective)))
+            for number, determiner in [('sg', 'a'), ('sg', 'the')] + [('pl', x) for x in ('the', 'two', 'three', 'five')
+                                                                      if kind != 'person']:
+                say(Clause('statement', the('man'), verb, NounPhrase(noun, number, determiner, adjective)))
+            for number in ('sg', 'pl') if kind != 'food' else ():
+                subject = NounPhrase(noun, number, 'the', adjective, '' if kind == 'person' else 'boy')
+                say(Clause('copula', subject._replace(adjective=''), adjective=adjective or 'old'))
+                say(Clause('statement', subject, 'sleep'))
+            if kind == 'person':
+                say(Clause('statement', the('bird'), 'help', the(noun, adjective)))
+                say(Clause('statement', the('bird'), 'help', a(noun, adjective)))
+                say(Clause('past', the('bird'), 'give', the('apple', owner=noun), the(noun, adjective)))
+    for verb, row in table['verbs'].items():
+        if row['frame'] not in ('intransitive', 'transitive', 'ditransitive'):
+            continue
+        slots = {} if row['frame'] == 'intransitive' else {'object': the('doctor' if verb == 'help' else 'apple')}
+        slots |= {'recipient': the('boy')} if row['frame'] == 'ditransitive' else {}
+        for subject in subjects:
+            plain = Clause('statement', subject, verb, **slots)
+            for place, time in product(table['places'], table['times']):
+                say(plain._replace(kind='time', place=place, time=time))
+            say(plain._replace(kind='negative'))
+            for modal in ('want', 'can'):
+                say(plain._replace(kind='modal', modal=modal))
+            if subject not in (I, WE):
+                for kind in ('past', 'question', *(['where'] if row['frame'] == 'intransitive' else [])):
+                    say(plain._replace(kind=kind))
+                for speaks in ('say', 'know'):
+                    say(Clause('says', subject, speaks, said=plain._replace(kind='said')))
+
+
+def test_a_missing_form_is_named(tmp_path):
+    text = (LEXICON / 'de.txt').read_text(encoding='utf-8')
+    path = tmp_path / 'de.txt'
+    path.write_text(text.replace('Hund         Hund ', '-            Hund '), encoding='utf-8')
+    with pytest.raises(UserError, match=r'de\.txt: \[nouns\] dog has no form "nom"'):
+        Language(path).say(Clause('statement', the('dog'), 'sleep'))
+    path.write_text(text.replace('wir\n', 'wir  uns\n'), encoding='utf-8')
+    with pytest.raises(UserError, match=r'de\.txt, line \d+: 7 cells instead of 6'):
+        Language(path)
+
+
+def test_meanings_can_be_drawn_in_hundreds_of_thousands():
+    rng = random.Random(1)
+    drawn = {draw_clause(rng) for _ in range(2000)}
+    assert len(drawn) > 1900
+
+
+def test_same_seed_same_sentences_and_none_twice():
+    first = list(islice(sentences(seed=3), 300))
+    assert first == list(islice(sentences(seed=3), 300)) != list(islice(sentences(seed=4), 300))
+    for code in codes():
+        assert len({said[code] for said in first}) == 300
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return write_phrasebook(tmp_path_factory.mktemp('data') / 'phrasebook')
+
+
+def test_the_files_of_the_phrasebook(folder):
+    """Splits share no sentence on either side; families have a high, a medium and a low direction."""
+    corpus = Corpus(folder)
+    sizes = {}
+    for direction in corpus.directions:
+        lines = {}
+        for split in ('train', 'valid', 'test'):
+            lines[split] = [path.read_text(encoding='utf-8').splitlines() for path in corpus.files(split, direction)]
+            assert len(lines[split][0]) == len(lines[split][1])
+        sizes[direction] = len(lines['train'][0])
+        for side in (0, 1):
+            train, valid, test = (set(lines[split][side]) for split in ('train', 'valid', 'test'))
+            assert not train & valid and not train & test and not valid & test
+    for family in ('Germanic', 'Romance', 'Slavic'):
+        pairs = [sizes[f'en-{code}'] for code in codes() if code != 'en' and language(code).family == family]
+        assert sorted(pairs) == [400, 2000, 8000]
+
+
+def test_the_phrasebook_is_written_once(folder):
+    path = folder / 'train.en-de.de'
+    before = path.stat().st_mtime_ns
+    assert write_phrasebook(folder) == folder and path.stat().st_mtime_ns == before
