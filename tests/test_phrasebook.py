@@ -27,7 +27,7 @@ MEANINGS = [
     Clause('statement', the('woman', 'old'), 'see', several('two', 'dog', 'small'), place='garden'),
     Clause('statement', I, 'eat', a('apple', 'fresh'), place='station'),
     Clause('statement', several('the', 'girl'), 'show', several('three', 'book', 'new'), the('doctor')),
-    Clause('past', several('the', 'boy'), 'eat', several('five', 'pear', 'big'), place='river'),
+    Clause('past', several('the', 'boy'), 'eat', several('five', 'pear', 'small'), place='river'),
     Clause('past', the('woman'), 'give', a('flower', 'red'), the('baker')),
     Clause('past', the('horse', 'black'), 'sleep', place='school'),
     Clause('negative', the('girl'), 'read', the('magazine', 'old')),
@@ -49,7 +49,7 @@ SAID = {
     'en': '''The old woman sees two small dogs in the garden.
              I eat a fresh apple at the station.
              The girls show the doctor three new books.
-             The boys ate five big pears by the river.
+             The boys ate five small pears by the river.
              The woman gave the baker a red flower.
              The black horse slept behind the school.
              The girl does not read the old magazine.
@@ -68,7 +68,7 @@ SAID = {
     'de': '''Die alte Frau sieht zwei kleine Hunde im Garten.
              Ich esse einen frischen Apfel am Bahnhof.
              Die Mädchen zeigen dem Arzt drei neue Bücher.
-             Die Jungen haben fünf große Birnen am Fluss gegessen.
+             Die Jungen haben fünf kleine Birnen am Fluss gegessen.
              Die Frau hat dem Bäcker eine rote Blume gegeben.
              Das schwarze Pferd hat hinter der Schule geschlafen.
              Das Mädchen liest die alte Zeitschrift nicht.
@@ -87,7 +87,7 @@ SAID = {
     'nl': '''De oude vrouw ziet twee kleine honden in de tuin.
              Ik eet een verse appel op het station.
              De meisjes tonen drie nieuwe boeken aan de dokter.
-             De jongens hebben vijf grote peren bij de rivier gegeten.
+             De jongens hebben vijf kleine peren bij de rivier gegeten.
              De vrouw heeft een rode bloem aan de bakker gegeven.
              Het zwarte paard heeft achter de school geslapen.
              Het meisje leest het oude tijdschrift niet.
@@ -106,7 +106,7 @@ SAID = {
     'sv': '''Den gamla kvinnan ser två små hundar i trädgården.
              Jag äter ett färskt äpple på stationen.
              Flickorna visar läkaren tre nya böcker.
-             Pojkarna åt fem stora päron vid floden.
+             Pojkarna åt fem små päron vid floden.
              Kvinnan gav bagaren en röd blomma.
              Den svarta hästen sov bakom skolan.
              Flickan läser inte den gamla tidskriften.
@@ -125,7 +125,7 @@ SAID = {
     'fr': '''La vieille femme voit deux petits chiens dans le jardin.
              Je mange une pomme fraîche à la gare.
              Les filles montrent trois nouveaux livres au médecin.
-             Les garçons ont mangé cinq grosses poires au bord de la rivière.
+             Les garçons ont mangé cinq petites poires au bord de la rivière.
              La femme a donné une fleur rouge au boulanger.
              Le cheval noir a dormi derrière l'école.
              La fille ne lit pas le vieux magazine.
@@ -143,36 +143,36 @@ SAID = {
              Les garçons sont gentils.''',
     'es': '''La mujer vieja ve dos perros pequeños en el jardín.
              Como una manzana fresca en la estación.
-             Las niñas le muestran tres libros nuevos al médico.
-             Los niños comieron cinco peras grandes junto al río.
+             Las chicas le muestran tres libros nuevos al médico.
+             Los chicos comieron cinco peras pequeñas junto al río.
              La mujer le dio una flor roja al panadero.
              El caballo negro durmió detrás de la escuela.
-             La niña no lee la revista vieja.
+             La chica no lee la revista vieja.
              El perro blanco del granjero no ve al gato del vecino.
              ¿Ayuda la abuela a un niño pequeño?
              ¿Encuentran los pájaros la llave en la playa?
              ¿Dónde trabajan los hombres jóvenes?
              Queremos comprar la bicicleta verde en el mercado.
-             El maestro puede oír a los caballos.
+             El profesor puede oír a los caballos.
              Hoy el abuelo amable vende dos casas blancas en el pueblo.
              Esta noche espero delante de la casa.
              El granjero dice que el ratón come un pastel en la calle.
-             Los niños saben que el hombre dibuja el barco del niño.
+             Los niños saben que el hombre dibuja el barco del chico.
              El coche de la mujer es viejo.
-             Los niños son amables.''',
-    'it': '''La donna anziana vede due cani piccoli in giardino.
+             Los chicos son amables.''',
+    'it': '''La vecchia donna vede due piccoli cani in giardino.
              Mangio una mela fresca alla stazione.
-             Le ragazze mostrano tre libri nuovi al medico.
-             I ragazzi hanno mangiato cinque pere grandi vicino al fiume.
+             Le ragazze mostrano tre nuovi libri al medico.
+             I ragazzi hanno mangiato cinque piccole pere vicino al fiume.
              La donna ha dato un fiore rosso al panettiere.
              Il cavallo nero ha dormito dietro la scuola.
-             La ragazza non legge la rivista vecchia.
+             La ragazza non legge la vecchia rivista.
              Il cane bianco del contadino non vede il gatto del vicino.
-             La nonna aiuta un bambino piccolo?
+             La nonna aiuta un piccolo bambino?
              Gli uccelli trovano la chiave sulla spiaggia?
-             Dove lavorano gli uomini giovani?
+             Dove lavorano i giovani uomini?
              Vogliamo comprare la bicicletta verde al mercato.
-             L'insegnante può sentire i cavalli.
+             Il maestro può sentire i cavalli.
              Oggi il nonno gentile vende due case bianche nel villaggio.
              Stasera aspetto davanti alla casa.
              Il contadino dice che il topo mangia una torta per strada.
@@ -182,7 +182,7 @@ SAID = {
     'cs': '''Stará žena vidí dva malé psy na zahradě.
              Jím čerstvé jablko na nádraží.
              Dívky ukazují lékaři tři nové knihy.
-             Chlapci snědli pět velkých hrušek u řeky.
+             Chlapci snědli pět malých hrušek u řeky.
              Žena dala pekaři červenou květinu.
              Černý kůň spal za školou.
              Dívka nečte starý časopis.
@@ -201,7 +201,7 @@ SAID = {
     'pl': '''Stara kobieta widzi dwa małe psy w ogrodzie.
              Jem świeże jabłko na dworcu.
              Dziewczynki pokazują lekarzowi trzy nowe książki.
-             Chłopcy zjedli pięć dużych gruszek nad rzeką.
+             Chłopcy zjedli pięć małych gruszek nad rzeką.
              Kobieta dała piekarzowi czerwony kwiat.
              Czarny koń spał za szkołą.
              Dziewczynka nie czyta starego czasopisma.
@@ -210,7 +210,7 @@ SAID = {
              Czy ptaki znajdują klucz na plaży?
              Gdzie pracują młodzi mężczyźni?
              Chcemy kupić zielony rower na targu.
-             Nauczyciel może słyszeć konie.
+             Nauczyciel może usłyszeć konie.
              Dzisiaj miły dziadek sprzedaje dwa białe domy we wsi.
              Dziś wieczorem czekam przed domem.
              Rolnik mówi, że mysz je ciasto na ulicy.
@@ -220,7 +220,7 @@ SAID = {
     'ru': '''Старая женщина видит двух маленьких собак в саду.
              Я ем свежее яблоко на вокзале.
              Девочки показывают врачу три новые книги.
-             Мальчики съели пять больших груш у реки.
+             Мальчики съели пять маленьких груш у реки.
              Женщина дала пекарю красный цветок.
              Чёрная лошадь спала за школой.
              Девочка не читает старый журнал.
@@ -229,7 +229,7 @@ SAID = {
              Птицы находят ключ на пляже?
              Где работают молодые мужчины?
              Мы хотим купить зелёный велосипед на рынке.
-             Учитель может слышать лошадей.
+             Учитель может услышать лошадей.
              Сегодня добрый дедушка продаёт два белых дома в деревне.
              Сегодня вечером я жду перед домом.
              Фермер говорит, что мышь ест торт на улице.
