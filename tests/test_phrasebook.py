@@ -26,7 +26,7 @@ I, WE = NounPhrase('I', 'sg', 'pronoun'), NounPhrase('we', 'pl', 'pronoun')
 MEANINGS = [
     Clause('statement', the('woman', 'old'), 'see', several('two', 'dog', 'small'), place='garden'),
     Clause('statement', I, 'eat', a('apple', 'fresh'), place='station'),
-    Clause('statement', several('the', 'girl'), 'show', several('three', 'book', 'new'), the('doctor')),
+    Clause('statement', several('the', 'girl'), 'show', several('three', 'book', 'old'), the('doctor')),
     Clause('past', several('the', 'boy'), 'eat', several('five', 'pear', 'small'), place='river'),
     Clause('past', the('woman'), 'give', a('flower', 'red'), the('baker')),
     Clause('past', the('horse', 'black'), 'sleep', place='school'),
@@ -48,7 +48,7 @@ MEANINGS = [
 SAID = {
     'en': '''The old woman sees two small dogs in the garden.
              I eat a fresh apple at the station.
-             The girls show the doctor three new books.
+             The girls show the doctor three old books.
              The boys ate five small pears by the river.
              The woman gave the baker a red flower.
              The black horse slept behind the school.
@@ -67,7 +67,7 @@ SAID = {
              The boys are kind.''',
     'de': '''Die alte Frau sieht zwei kleine Hunde im Garten.
              Ich esse einen frischen Apfel am Bahnhof.
-             Die Mädchen zeigen dem Arzt drei neue Bücher.
+             Die Mädchen zeigen dem Arzt drei alte Bücher.
              Die Jungen haben fünf kleine Birnen am Fluss gegessen.
              Die Frau hat dem Bäcker eine rote Blume gegeben.
              Das schwarze Pferd hat hinter der Schule geschlafen.
@@ -86,7 +86,7 @@ SAID = {
              Die Jungen sind freundlich.''',
     'nl': '''De oude vrouw ziet twee kleine honden in de tuin.
              Ik eet een verse appel op het station.
-             De meisjes tonen drie nieuwe boeken aan de dokter.
+             De meisjes tonen drie oude boeken aan de dokter.
              De jongens hebben vijf kleine peren bij de rivier gegeten.
              De vrouw heeft een rode bloem aan de bakker gegeven.
              Het zwarte paard heeft achter de school geslapen.
@@ -105,7 +105,7 @@ SAID = {
              De jongens zijn vriendelijk.''',
     'sv': '''Den gamla kvinnan ser två små hundar i trädgården.
              Jag äter ett färskt äpple på stationen.
-             Flickorna visar läkaren tre nya böcker.
+             Flickorna visar läkaren tre gamla böcker.
              Pojkarna åt fem små päron vid floden.
              Kvinnan gav bagaren en röd blomma.
              Den svarta hästen sov bakom skolan.
@@ -124,7 +124,7 @@ SAID = {
              Pojkarna är vänliga.''',
     'fr': '''La vieille femme voit deux petits chiens dans le jardin.
              Je mange une pomme fraîche à la gare.
-             Les filles montrent trois nouveaux livres au médecin.
+             Les filles montrent trois vieux livres au médecin.
              Les garçons ont mangé cinq petites poires au bord de la rivière.
              La femme a donné une fleur rouge au boulanger.
              Le cheval noir a dormi derrière l'école.
@@ -143,7 +143,7 @@ SAID = {
              Les garçons sont gentils.''',
     'es': '''La mujer vieja ve dos perros pequeños en el jardín.
              Como una manzana fresca en la estación.
-             Las chicas le muestran tres libros nuevos al médico.
+             Las chicas le muestran tres libros viejos al médico.
              Los chicos comieron cinco peras pequeñas junto al río.
              La mujer le dio una flor roja al panadero.
              El caballo negro durmió detrás de la escuela.
@@ -162,7 +162,7 @@ SAID = {
              Los chicos son amables.''',
     'it': '''La vecchia donna vede due piccoli cani in giardino.
              Mangio una mela fresca alla stazione.
-             Le ragazze mostrano tre nuovi libri al medico.
+             Le ragazze mostrano tre vecchi libri al medico.
              I ragazzi hanno mangiato cinque piccole pere vicino al fiume.
              La donna ha dato un fiore rosso al panettiere.
              Il cavallo nero ha dormito dietro la scuola.
@@ -181,7 +181,7 @@ SAID = {
              I ragazzi sono gentili.''',
     'cs': '''Stará žena vidí dva malé psy na zahradě.
              Jím čerstvé jablko na nádraží.
-             Dívky ukazují lékaři tři nové knihy.
+             Dívky ukazují lékaři tři staré knihy.
              Chlapci snědli pět malých hrušek u řeky.
              Žena dala pekaři červenou květinu.
              Černý kůň spal za školou.
@@ -200,7 +200,7 @@ SAID = {
              Chlapci jsou milí.''',
     'pl': '''Stara kobieta widzi dwa małe psy w ogrodzie.
              Jem świeże jabłko na dworcu.
-             Dziewczynki pokazują lekarzowi trzy nowe książki.
+             Dziewczynki pokazują lekarzowi trzy stare książki.
              Chłopcy zjedli pięć małych gruszek nad rzeką.
              Kobieta dała piekarzowi czerwony kwiat.
              Czarny koń spał za szkołą.
@@ -219,7 +219,7 @@ SAID = {
              Chłopcy są mili.''',
     'ru': '''Старая женщина видит двух маленьких собак в саду.
              Я ем свежее яблоко на вокзале.
-             Девочки показывают врачу три новые книги.
+             Девочки показывают врачу три старые книги.
              Мальчики съели пять маленьких груш у реки.
              Женщина дала пекарю красный цветок.
              Чёрная лошадь спала за школой.
