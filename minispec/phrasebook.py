@@ -212,7 +212,7 @@ def draw_clause(rng, kind=None):
         owned = determiner == 'the' and noun_kind != 'person' and rng.random() < 0.2
         return NounPhrase(noun, number, determiner, adjective, rng.choice(owners) if owned else '')
 
-    the_one, the = [('sg', 'the')], [('sg', 'the')] * 3 + [('pl', 'the')]
+    the = [('sg', 'the')] * 3 + [('pl', 'the')]
     if kind == 'copula':
         subject = noun_phrase(['person', 'animal', 'text', 'thing', 'large'], the)._replace(adjective='')
         fitting = words('adjectives', 'fits', table['nouns'][subject.noun]['class'])
@@ -228,17 +228,16 @@ def draw_clause(rng, kind=None):
     subject = noun_phrase(['pronoun'] if may_be_pronoun else set(row['who'].split()) - {'pronoun'}, the)
     slots = {}
     if row['frame'] != 'intransitive':
-        some = the_one if kind == 'negative' else [('sg', 'a'), ('sg', 'the'), ('pl', 'the'), ('pl', 'two'),
-                                                  ('pl', 'three'), ('pl', 'five')]
-        slots['object'] = noun_phrase(row['whom'].split(), some, avoid=[subject.noun])
-        if table['nouns'][slots['object'].noun]['class'] == 'person':
-            slots['object'] = slots['object']._replace(number='sg', determiner=rng.choice(['the', 'a']))
+        one = [('sg', 'the')] if kind == 'negative' else [('sg', 'the'), ('sg', 'a')]
+        several = [] if kind == 'negative' else [('pl', 'the'), ('pl', 'two'), ('pl', 'three'), ('pl', 'five')]
+        whom = rng.choice(row['whom'].split())
+        slots['object'] = noun_phrase([whom], one if whom == 'person' else one + several, avoid=[subject.noun])
     if row['frame'] == 'ditransitive':
-        slots['recipient'] = noun_phrase(['person'], the_one, avoid=[subject.noun])
+        slots['recipient'] = noun_phrase(['person'], [('sg', 'the')], avoid=[subject.noun])
     if kind == 'modal':
         slots['modal'] = rng.choice(words('verbs', 'frame', 'modal'))
     if kind == 'time':
         slots['time'] = rng.choice(list(table['times']))
-    if kind not in ('negative', 'where', 'says') and rng.random() < 0.5:
+    if kind not in ('negative', 'where') and rng.random() < 0.5:
         slots['place'] = rng.choice(list(table['places']))
     return Clause(kind, subject, verb, **slots)
