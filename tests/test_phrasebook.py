@@ -301,7 +301,7 @@ def test_a_missing_form_is_named(tmp_path):
     with pytest.raises(UserError, match=r'de\.txt: \[nouns\] dog has no form "nom"'):
         Language(path).say(Clause('statement', the('dog'), 'sleep'))
     path.write_text(text.replace('wir\n', 'wir  uns\n'), encoding='utf-8')
-    with pytest.raises(UserError, match=r'de\.txt, line \d+: 7 cells instead of 6'):
+    with pytest.raises(UserError, match=r'de\.txt, line \d+: 8 cells instead of 7'):
         Language(path)
 
 
