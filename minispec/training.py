@@ -24,28 +24,37 @@ def pick_device(name):
     raise UserError(f'--device {name}: this machine has no such device; try --device auto')
 
 
-def pick_dtype(name, device):
-    """The precision that `--dtype` names. auto: bfloat16 where it multiplies at least 1.5 times as fast as float32.
+def pick_dtype(name, model, batch):
+    """The precision that `--dtype` names. auto: bfloat16 where it is at least 1.5 times as fast as float32.
 
-    That is measured, because nothing else tells: CPUs without instructions for bfloat16 take it too, and are then a
-    hundred times slower than in float32.
+    That is measured, because nothing else tells. Some CPUs have no instructions for bfloat16 and are a hundred times
+    slower with it, which one product shows. Others multiply several times as fast, and lose in casts what they gain if
+    the model is small, which only a pass through the model shows, forward and backward.
     """
     if name != 'auto':
         return getattr(torch, name)
+    device = model.masks.device
     if device.type == 'mps':
         return torch.float32  # autocast on MPS is young, and float32 is safe
-    n = 256 if device.type == 'cpu' else 4096
+    src, tgt, task = batch.to(device)
+    x = torch.ones(512, 512, device=device, requires_grad=True)
 
-    def seconds(dtype):
-        x = torch.ones(n, n, device=device, dtype=dtype)
-        fastest = float('inf')
-        for _ in range(5):
+    def seconds(work, dtype):
+        times = []
+        for _ in range(4):
             start = time.perf_counter()
-            (x @ x)[0, 0].item()  # item waits for the device
-            fastest = min(fastest, time.perf_counter() - start)
-        return fastest
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                total = work().float().sum()
+            total.backward()
+            total.item()  # waits for the device
+            times.append(time.perf_counter() - start)
+        return min(times)
 
-    return torch.bfloat16 if 1.5 * seconds(torch.bfloat16) < seconds(torch.float32) else torch.float32
+    model.eval()  # dropout draws no random numbers here
+    works = (lambda: x @ x), (lambda: model(src, tgt, task))
+    faster = all(1.5 * seconds(work, torch.bfloat16) < seconds(work, torch.float32) for work in works)
+    model.zero_grad()
+    return torch.bfloat16 if faster else torch.float32
 
 
 def learning_rate(step, steps, peak):
@@ -120,10 +129,10 @@ def train(checkpoint, data, valid, path, args):
     """
     make_folder(path.parent)
     model, tasks, device = checkpoint.model, checkpoint.tasks, pick_device(args.device)
-    dtype = pick_dtype(args.dtype, device)
+    model.to(device)
+    dtype = pick_dtype(args.dtype, model, next(valid.in_order(args.batch_tokens)))
     args.dtype = str(dtype)[6:]  # what was measured now holds for a resumed run too
     torch.manual_seed(args.seed)
-    model.to(device)
     # No weight decay: it would move the weights of neurons that are off, whose gradient is exactly 0.
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
     step, best, best_step, seconds = 0, float('inf'), 0, 0.0

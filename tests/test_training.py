@@ -90,10 +90,16 @@ def test_an_unknown_device_is_said():
         pick_device('tpu9')
 
 
-def test_the_precision_that_is_asked_for_is_taken():
-    cpu = torch.device('cpu')
-    assert pick_dtype('float32', cpu) is torch.float32 and pick_dtype('bfloat16', cpu) is torch.bfloat16
-    assert pick_dtype('auto', cpu) in (torch.float32, torch.bfloat16)
+def test_the_precision_that_is_asked_for_is_taken(model, batch):
+    assert pick_dtype('float32', model, batch) is torch.float32
+    assert pick_dtype('bfloat16', model, batch) is torch.bfloat16
+
+
+def test_measuring_the_precision_changes_nothing(model, batch):
+    before, random = copy.deepcopy(model), torch.get_rng_state()
+    assert pick_dtype('auto', model, batch) in (torch.float32, torch.bfloat16)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(x, y) and x.grad is None for x, y in zip(model.parameters(), before.parameters()))
 
 
 def test_bfloat16_trains_about_as_float32_does(model, batch):
