@@ -57,6 +57,7 @@ def main():
     iou, chance = overlap(masks)  # (L, N, N)
     shown = [args.layer] if args.layer else [layers[n - 1], layers[-1]]
     figures.print_layers(layers, tasks, masks, iou, chance)
+    figures.print_families(layers, tasks, iou, chance)
     for name in shown:
         figures.print_overlap(name, tasks, iou[layers.index(name)], chance[layers.index(name)])
     if args.plot:

@@ -26,30 +26,34 @@ def compared(tasks, layer):
     return [a for a, b in pairs], [b for a, b in pairs]
 
 
+def related(tasks, layer):
+    """For each of the pairs `compared` in `layer`: are its two languages of one family? A tensor of bools."""
+    own = 0 if layer.startswith('enc') else 1
+    family = [families().get(task.split('-')[own]) for task in tasks]
+    return torch.tensor([family[a] is not None and family[a] == family[b] for a, b in zip(*compared(tasks, layer))])
+
+
 def nearest_relatives(tasks, layer, iou):
     """Of how many directions is the nearest neighbour, among those `compared` in this layer, from the same family?
 
     iou is the layer's (N, N). Directions without a relative to be nearest to are not counted. Returns the number,
     the number that neighbours drawn by chance would give, and of how many.
     """
-    own = 0 if layer.startswith('enc') else 1
-    family = [families().get(task.split('-')[own]) for task in tasks]
-    a, b = compared(tasks, layer)
+    relatives = dict(zip(zip(*compared(tasks, layer)), related(tasks, layer).tolist()))
     found, by_chance, of = 0, 0.0, 0
     for task in range(len(tasks)):
-        others = [y if x == task else x for x, y in zip(a, b) if task in (x, y)]
-        relatives = [other for other in others if family[task] and family[other] == family[task]]
-        if relatives:
-            found += max(others, key=lambda other: iou[task, other]) in relatives
-            by_chance += len(relatives) / len(others)
+        others = {a if b == task else b: kin for (a, b), kin in relatives.items() if task in (a, b)}
+        if any(others.values()):
+            found += others[max(others, key=lambda other: iou[task, other])]
+            by_chance += sum(others.values()) / len(others)
             of += 1
     return found, by_chance, of
 
 
 def print_layers(layers, tasks, masks, iou, chance):
-    """Figures 5 and 2 as a table, with chance beside overlap, and the number of nearest neighbours that are relatives."""
-    print('\n        neurons off           IoU of two languages             by   nearest one\n'
-          '       mean least  most   least  25%  50%  75%  most  mean  chance  is a relative')
+    """Figures 5 and 2 as a table, with chance beside overlap."""
+    print('\n        neurons off           IoU of two languages             by\n'
+          '       mean least  most   least  25%  50%  75%  most  mean  chance')
     for layer, name in enumerate(layers):
         off = sparsity(masks)[:, layer]  # (N,)
         line = f'{name:5}  {off.mean():.2f}  {off.min():.2f}  {off.max():.2f}   '
@@ -59,11 +63,25 @@ def print_layers(layers, tasks, masks, iou, chance):
             quartiles = torch.quantile(pairs, torch.linspace(0, 1, 5).double()).tolist()
             line += ' {:.2f} {:.2f} {:.2f} {:.2f} {:.2f} '.format(*quartiles)
             line += f' {pairs.mean():.2f}    {chance[layer, a, b].mean():.2f}'
-            found, by_chance, of = nearest_relatives(tasks, name, iou[layer])
-            line += f'  {found} of {of} (chance {by_chance:.1f})' if of else '  -'
         print(line)
     print('IoU: pairs of directions with the same target (encoder: of source languages) or the same source (decoder: of\n'
           'target languages).')
+
+
+def print_families(layers, tasks, iou, chance):
+    """Do relatives share more? The mean of IoU minus chance inside families and across; whose nearest is a relative."""
+    if not any(related(tasks, name).any() for name in layers):
+        return
+    print('\n         IoU minus chance    nearest one\n'
+          '       relatives   others    is a relative')
+    for layer, name in enumerate(layers):
+        a, b = compared(tasks, name)
+        kin = related(tasks, name)
+        if kin.any():
+            excess = (iou - chance)[layer, a, b]  # one for each pair
+            found, by_chance, of = nearest_relatives(tasks, name, iou[layer])
+            print(f'{name:5}     {excess[kin].mean():6.3f}   {excess[~kin].mean():6.3f}    '
+                  f'{found} of {of} (chance {by_chance:.1f})')
 
 
 def sparsity(masks):
@@ -148,8 +166,11 @@ def draw_overlap_by_layer(folder, layers, tasks, iou, chance):
 def draw_sparsity(folder, layers, tasks, masks):
     """Figure 5 as a picture: a line for each direction."""
     figure, axes = new_figure()
+    pairs = list(dict.fromkeys('-'.join(sorted(tasks[task].split('-'))) for task in grouped(tasks)))
     for task in grouped(tasks):
-        axes.plot(layers, sparsity(masks)[task], marker='.', label=tasks[task])
+        pair = '-'.join(sorted(tasks[task].split('-')))  # both directions in one colour
+        axes.plot(layers, sparsity(masks)[task], '-' if tasks[task].startswith('en-') else '--', marker='.',
+                  color=f'C{pairs.index(pair)}', label=tasks[task])
     axes.set(title='Neurons that are off', ylabel='share of the layer')
     axes.legend(fontsize='small', ncols=2)
     return save(figure, folder, 'sparsity')

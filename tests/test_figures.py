@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from minispec.figures import compared, draw_overlap, grouped, nearest_relatives, print_layers
+from minispec.figures import compared, draw_overlap, grouped, nearest_relatives, print_families, print_layers
 from minispec.neurons import overlap
 
 TASKS = ['en-cs', 'en-de', 'en-nl', 'en-pl', 'cs-en', 'de-en', 'nl-en', 'pl-en']
@@ -29,14 +29,32 @@ def test_figure_1_puts_relatives_side_by_side():
     assert [TASKS[i] for i in grouped(TASKS)] == ['en-de', 'en-nl', 'en-cs', 'en-pl', 'de-en', 'nl-en', 'cs-en', 'pl-en']
 
 
-def test_the_table_of_layers_by_hand(capsys):
+@pytest.fixture
+def three():
     """Three directions with 2, 2 and 4 of 4 neurons; IoU of de, nl 1/3, of the others with cs 1/2."""
     masks = torch.tensor([[[1, 1, 0, 0]], [[1, 0, 1, 0]], [[1, 1, 1, 1]]]).bool()
-    print_layers(['enc1'], ['de-en', 'nl-en', 'cs-en'], masks, *overlap(masks))
+    return ['de-en', 'nl-en', 'cs-en'], masks, *overlap(masks)
+
+
+def test_the_table_of_layers_by_hand(three, capsys):
+    print_layers(['enc1'], *three)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('enc1'))
     chance = (0.25 / 0.75 + 0.5 + 0.5) / 3
-    assert line.split() == ['enc1', '0.33', '0.00', '0.50', '0.33', '0.42', '0.50', '0.50', '0.50', '0.44', f'{chance:.2f}',
-                            '0', 'of', '2', '(chance', '1.0)']
+    assert line.split() == ['enc1', '0.33', '0.00', '0.50', '0.33', '0.42', '0.50', '0.50', '0.50', '0.44', f'{chance:.2f}']
+
+
+def test_the_table_of_families_by_hand(three, capsys):
+    """Above chance by 1/3 - 1/4 = 0.08 in the family; cs overlaps with both as a full layer must: not at all."""
+    tasks, _, iou, chance = three
+    chance[0, 0, 1] = chance[0, 1, 0] = 0.25
+    print_families(['enc1'], tasks, iou, chance)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('enc1'))
+    assert line.split() == ['enc1', '0.083', '0.000', '0', 'of', '2', '(chance', '1.0)']
+
+
+def test_without_relatives_no_table_of_families(three, capsys):
+    print_families(['enc1'], ['de-en', 'fr-en', 'cs-en'], *three[2:])
+    assert capsys.readouterr().out == ''
 
 
 def test_the_cells_of_a_drawn_map_are_the_tables(tmp_path, monkeypatch):
