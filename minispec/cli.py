@@ -34,11 +34,11 @@ def parser(description):
 
 def add_training_flags(result):
     """The flags of the loop that train.py and specialize.py share."""
-    result.add_argument('--steps', type=positive(int), default=3000, help='updates of the weights')
-    result.add_argument('--batch-tokens', type=positive(int), default=1024, help='padded positions in a batch')
+    result.add_argument('--steps', type=positive(int), default=2500, help='updates of the weights')
+    result.add_argument('--batch-tokens', type=positive(int), default=512, help='padded positions in a batch')
     result.add_argument('--accumulate', type=positive(int), default=1, help='batches in an update')
-    result.add_argument('--lr', type=positive(float), default=2e-3, help='highest learning rate')
-    result.add_argument('--temperature', type=positive(float), default=1.0,
+    result.add_argument('--lr', type=positive(float), default=3e-3, help='highest learning rate')
+    result.add_argument('--temperature', type=positive(float), default=1.5,
                         help="of sampling directions: 1 takes the data as it is, 5, the paper's, evens it out")
     result.add_argument('--dtype', choices=['auto', 'float32', 'bfloat16'], default='auto',
                         help='of matrix products; auto takes bfloat16 where it measures as faster')

@@ -26,8 +26,8 @@ class Config:
     vocab_size: int
     n_tasks: int
     d_model: int = 128
-    d_ff: int = 512
-    layers: int = 3  # in the encoder, and again in the decoder: L = 2 * layers
+    d_ff: int = 256
+    layers: int = 2  # in the encoder, and again in the decoder: L = 2 * layers
     heads: int = 4
     dropout: float = 0.1
     max_len: int = 256  # positions, the language tag and the end of sentence included

@@ -95,7 +95,7 @@ class Language:
         """
         classes = self.entry('nouns', phrase.noun)['class'].split('/')
         return {'any', phrase.number, phrase.determiner, '1' if phrase.determiner == 'pronoun' else '3',
-                *classes[-1 if phrase.number == 'pl' else 0].split(), english().entry('nouns', phrase.noun)['class']}
+                *classes[-1 if phrase.number == 'pl' else 0].split(), *english().entry('nouns', phrase.noun)['class'].split()}
 
     @cache
     def noun_phrase(self, phrase, case, negated=False):
@@ -203,19 +203,19 @@ def draw_clause(rng, kind=None):
     def noun_phrase(kinds, determiners, avoid=()):
         """Some noun of these kinds, at times with an adjective or an owner, none of them in `avoid`."""
         noun = rng.choice([word for word in words('nouns', 'class', *kinds) if word not in avoid])
-        noun_kind = table['nouns'][noun]['class']
-        if noun_kind == 'pronoun':
+        noun_kinds = table['nouns'][noun]['class'].split()
+        if 'pronoun' in noun_kinds:
             return NounPhrase(noun, 'pl' if noun == 'we' else 'sg', 'pronoun')
         number, determiner = rng.choice(determiners)
-        adjective = rng.choice(words('adjectives', 'fits', noun_kind)) if rng.random() < 0.4 else ''
+        adjective = rng.choice(words('adjectives', 'fits', *noun_kinds)) if rng.random() < 0.4 else ''
         owners = [word for word in words('nouns', 'class', 'person') if word not in avoid]
-        owned = determiner == 'the' and noun_kind != 'person' and rng.random() < 0.2
+        owned = determiner == 'the' and 'person' not in noun_kinds and rng.random() < 0.2
         return NounPhrase(noun, number, determiner, adjective, rng.choice(owners) if owned else '')
 
     the = [('sg', 'the')] * 3 + [('pl', 'the')]
     if kind == 'copula':
         subject = noun_phrase(['person', 'animal', 'text', 'thing', 'large'], the)._replace(adjective='')
-        fitting = words('adjectives', 'fits', table['nouns'][subject.noun]['class'])
+        fitting = words('adjectives', 'fits', *table['nouns'][subject.noun]['class'].split())
         return Clause(kind, subject, adjective=rng.choice(fitting))
     if kind == 'says':
         subject = noun_phrase(['person'], the)
