@@ -22,7 +22,7 @@ def arguments():
     shape.add_argument('--d-ff', type=cli.positive(int), default=Config.d_ff, help='neurons in each FFN layer')
     shape.add_argument('--layers', type=cli.positive(int), default=Config.layers, help='of encoder, and of decoder')
     shape.add_argument('--heads', type=cli.positive(int), default=Config.heads, help='of attention')
-    shape.add_argument('--vocab-size', type=cli.positive(int), default=1500, help='pieces, for all languages')
+    shape.add_argument('--vocab-size', type=cli.positive(int), default=3000, help='pieces, for all languages')
     shape.add_argument('--dropout', type=cli.probability, default=Config.dropout, help='probability of a zero')
     args = parser.parse_args()
     if args.d_model % (2 * args.heads):
