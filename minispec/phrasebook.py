@@ -191,8 +191,8 @@ def sentences(seed=1):
             yield said
 
 
-def draw_clause(rng, kind=None):
-    """A random meaning; `rng` is a random.Random, and `kind`, if given, one of KINDS."""
+def draw_clause(rng, kind=None, avoid=()):
+    """A random meaning; `rng` is a random.Random, `kind`, if given, one of KINDS; no noun in `avoid` does anything."""
     table = english().sections
     kind = kind or rng.choices(list(KINDS), KINDS.values())[0]
 
@@ -219,13 +219,13 @@ def draw_clause(rng, kind=None):
         return Clause(kind, subject, adjective=rng.choice(fitting))
     if kind == 'says':
         subject = noun_phrase(['person'], the)
-        return Clause(kind, subject, rng.choice(words('verbs', 'frame', 'says')), said=draw_clause(rng, 'said'))
+        return Clause(kind, subject, rng.choice(words('verbs', 'frame', 'says')), said=draw_clause(rng, 'said', [subject.noun]))
 
     frames = {'where': ['intransitive'], 'negative': ['intransitive', 'transitive']}
     verb = rng.choice(words('verbs', 'frame', *frames.get(kind, ['intransitive', 'transitive', 'ditransitive'])))
     row = table['verbs'][verb]
     may_be_pronoun = kind in ('statement', 'negative', 'modal', 'time') and rng.random() < 0.3
-    subject = noun_phrase(['pronoun'] if may_be_pronoun else set(row['who'].split()) - {'pronoun'}, the)
+    subject = noun_phrase(['pronoun'] if may_be_pronoun else set(row['who'].split()) - {'pronoun'}, the, avoid)
     slots = {}
     if row['frame'] != 'intransitive':
         one = [('sg', 'the')] if kind == 'negative' else [('sg', 'the'), ('sg', 'a')]
