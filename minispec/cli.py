@@ -34,7 +34,7 @@ def parser(description):
 
 def add_training_flags(result):
     """The flags of the loop that train.py and specialize.py share."""
-    result.add_argument('--steps', type=positive(int), default=2500, help='updates of the weights')
+    result.add_argument('--steps', type=positive(int), default=2000, help='updates of the weights')
     result.add_argument('--batch-tokens', type=positive(int), default=512, help='padded positions in a batch')
     result.add_argument('--accumulate', type=positive(int), default=1, help='batches in an update')
     result.add_argument('--lr', type=positive(float), default=3e-3, help='highest learning rate')
