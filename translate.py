@@ -2,6 +2,7 @@
 
     RUN/specialized.pt + standard input (or --input FILE)  ->  one line on standard output for each line
     RUN/specialized.pt + test split (--test)               ->  scores, RUN/test.specialized/
+    RUN/specialized.pt + a direction (--slim)              ->  RUN/specialized.en-de.pt, its neurons and no others
 """
 import json
 import os
@@ -13,7 +14,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from minispec import UserError, cli
-from minispec.checkpoint import load_checkpoint, make_folder, write
+from minispec.checkpoint import load_checkpoint, make_folder, save_checkpoint, write
 from minispec.corpora import open_corpus
 from minispec.data import check_aligned, read_lines, split_lines
 from minispec.decoding import translate
@@ -29,6 +30,8 @@ def arguments():
     text.add_argument('--src', help='language to translate from')
     text.add_argument('--tgt', help='language to translate into')
     text.add_argument('--input', help='file to translate (default: standard input)')
+    text.add_argument('--slim', action='store_true',
+                      help='translate nothing, but save the model of --src and --tgt alone, without the other neurons')
     test = parser.add_argument_group('to score all directions')
     test.add_argument('--test', nargs='?', const='test', metavar='SPLIT',
                       help='score this split of --data: test if none is named, or say test_2018_flickr')
@@ -54,17 +57,31 @@ def load(path, args):
     return checkpoint
 
 
-def run_model(checkpoint, lines, direction, args):
-    """Translate `lines`; warnings name those that had to be cut."""
-    model, vocabulary, tasks = checkpoint[:3]
+def slim(checkpoint, direction):
+    """A checkpoint of one direction: what its masks leave out is neither kept nor computed."""
+    model, _, tasks, *_ = checkpoint
     if direction not in tasks:
         raise UserError(f'this model does not translate {direction}; it knows {", ".join(tasks)}')
-    task = tasks.index(direction)
-    result, too_long = translate(model, vocabulary, lines, direction, task, args.beam, args.length_penalty)
+    return checkpoint._replace(model=model.slim(tasks.index(direction)), tasks=[direction])
+
+
+def run_model(checkpoint, lines, direction, args):
+    """Translate `lines`; warnings name those that had to be cut."""
+    model, vocabulary, *_ = slim(checkpoint, direction)
+    result, too_long = translate(model, vocabulary, lines, direction, 0, args.beam, args.length_penalty)
     for number in too_long:
         print(f'warning: {direction}, line {number} is longer than the {model.config.max_len} positions of the model '
               'and was cut', file=sys.stderr)
     return result
+
+
+def save_slim(checkpoint, path, args):
+    direction = f'{args.src}-{args.tgt}'
+    slimmed, saved = slim(checkpoint, direction), path.with_suffix(f'.{direction}.pt')
+    save_checkpoint(saved, slimmed)
+    before, after = (sum(p.numel() for p in model.parameters()) for model in (checkpoint.model, slimmed.model))
+    print(f'wrote {saved} with {after:,} parameters of {before:,}; next: python translate.py --run {args.run} '
+          f'--model {saved.name} --src {args.src} --tgt {args.tgt}')
 
 
 def translate_text(checkpoint, args):
@@ -145,6 +162,8 @@ def main():
     if args.test:
         cli.print_settings(args)
         score_test(checkpoint, path, args)
+    elif args.slim:
+        save_slim(checkpoint, path, args)
     else:
         translate_text(checkpoint, args)
 

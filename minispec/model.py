@@ -11,8 +11,9 @@ A *task* is a translation direction, such as en-de. Symbols, the same in every f
 Everything but the masks is the pre-norm Transformer that multilingual translation commonly uses: one embedding table
 for source, target and output, sinusoidal positions, ReLU in the feed-forward networks.
 """
+import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ class Config:
     vocab_size: int
     n_tasks: int
     d_model: int = 128
-    d_ff: int = 256
+    d_ff: int | list = 256  # neurons of each FFN layer; in a slim model a list of L numbers
     layers: int = 2  # in the encoder, and again in the decoder: L = 2 * layers
     heads: int = 4
     dropout: float = 0.1
@@ -69,11 +70,11 @@ class FeedForward(nn.Module):
     to its row of W1, its entry of b1 and its column of W2: forward and backward, t runs through its own neurons alone.
     """
 
-    def __init__(self, config):
+    def __init__(self, d_model, d_ff):
         super().__init__()
-        self.w1 = nn.Linear(config.d_model, config.d_ff)
+        self.w1 = nn.Linear(d_model, d_ff)
         self.relu = nn.ReLU()  # a module, not a function, so that `neurons.record` can listen to its output
-        self.w2 = nn.Linear(config.d_ff, config.d_model)
+        self.w2 = nn.Linear(d_ff, d_model)
 
     def forward(self, x, mask):
         """x (B, T, D); mask (B, 1, F), each sentence's row being its task's m_t. Returns (B, T, D)."""
@@ -95,10 +96,10 @@ class Dropout(nn.Dropout):
 
 
 class EncoderLayer(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, d_ff):
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(config.d_model), Attention(config)
-        self.ffn_norm, self.ffn = nn.LayerNorm(config.d_model), FeedForward(config)
+        self.ffn_norm, self.ffn = nn.LayerNorm(config.d_model), FeedForward(config.d_model, d_ff)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x, src_mask, ffn_mask):
@@ -109,11 +110,11 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, d_ff):
         super().__init__()
         self.self_norm, self.self_attention = nn.LayerNorm(config.d_model), Attention(config)
         self.cross_norm, self.cross_attention = nn.LayerNorm(config.d_model), Attention(config)
-        self.ffn_norm, self.ffn = nn.LayerNorm(config.d_model), FeedForward(config)
+        self.ffn_norm, self.ffn = nn.LayerNorm(config.d_model), FeedForward(config.d_model, d_ff)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x, cache, src_mask, ffn_mask):
@@ -152,13 +153,14 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)  # source, target and output in one
-        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        d_ff = config.d_ff if isinstance(config.d_ff, list) else [config.d_ff] * (2 * config.layers)
+        self.encoder = nn.ModuleList(EncoderLayer(config, own) for own in d_ff[:config.layers])
         self.encoder_norm = nn.LayerNorm(config.d_model)
-        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config, own) for own in d_ff[config.layers:])
         self.decoder_norm = nn.LayerNorm(config.d_model)
         self.dropout = Dropout(config.dropout)
         self.register_buffer('positions', sinusoids(config.max_len, config.d_model), persistent=False)
-        self.register_buffer('masks', torch.ones(config.n_tasks, 2 * config.layers, config.d_ff, dtype=torch.bool))
+        self.register_buffer('masks', all_on(d_ff, config.n_tasks))
         nn.init.normal_(self.embedding.weight, std=config.d_model ** -0.5)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -172,7 +174,25 @@ class Transformer(nn.Module):
 
     def task_masks(self, task):
         """The FFN masks of sentences with tasks `task` (B,): L tensors (B, 1, F), one for each layer."""
-        return self.masks[task].unsqueeze(2).unbind(1)  # (B, L, F) -> (B, L, 1, F) -> L x (B, 1, F)
+        masks = self.masks[task].unsqueeze(2).unbind(1)  # (B, L, F) -> (B, L, 1, F) -> L x (B, 1, F)
+        return [mask[..., :ffn.w1.out_features] for mask, ffn in zip(masks, self.ffns)]  # a slim layer is narrower
+
+    @torch.no_grad()
+    def slim(self, task):
+        """A model of one task that holds this task's neurons alone: the same function up to rounding, and smaller.
+
+        In it, the task has index 0, and every neuron is on.
+        """
+        slim = copy.deepcopy(self)
+        kept = [mask.nonzero().flatten() for mask in self.masks[task]]  # L x (F_l,)
+        for ffn, neurons in zip(slim.ffns, kept):
+            ffn.w1.out_features = ffn.w2.in_features = len(neurons)
+            ffn.w1.weight = nn.Parameter(ffn.w1.weight[neurons])  # (F_l, D)
+            ffn.w1.bias = nn.Parameter(ffn.w1.bias[neurons])  # (F_l,)
+            ffn.w2.weight = nn.Parameter(ffn.w2.weight[:, neurons])  # (D, F_l)
+        slim.config = replace(self.config, n_tasks=1, d_ff=[len(neurons) for neurons in kept])
+        slim.masks = all_on(slim.config.d_ff, 1).to(self.masks.device)
+        return slim
 
     def embed(self, tokens, start=0):
         """Embed tokens (B, T) that stand at positions start, start + 1, ... Returns (B, T, D)."""
@@ -212,6 +232,11 @@ class Transformer(nn.Module):
         memory, src_mask = self.encode(src, task)
         x = self.decode(tgt[:, :-1], task, self.new_cache(memory), src_mask)  # (B, T, D)
         return self.project(x[tgt[:, 1:] != PAD])  # (n, V)
+
+
+def all_on(d_ff, n_tasks):
+    """Masks (N, L, F) that are true at every neuron of layers with d_ff (L,) neurons; F is the widest layer's."""
+    return (torch.arange(max(d_ff)) < torch.tensor(d_ff)[:, None]).repeat(n_tasks, 1, 1)  # (L, F) -> (N, L, F)
 
 
 def sinusoids(length, d_model):

@@ -70,8 +70,7 @@ def test_masks_that_are_all_true_are_no_masks(model, batch):
 
 def test_ffn_worked_by_hand():
     """Two inputs, three neurons, one of them off, one of them silenced by ReLU."""
-    from minispec.model import Config
-    ffn = FeedForward(Config(vocab_size=5, n_tasks=1, d_model=2, d_ff=3))
+    ffn = FeedForward(d_model=2, d_ff=3)
     with torch.no_grad():
         ffn.w1.weight.copy_(torch.tensor([[1., 1.], [2., 0.], [-1., 0.]]))
         ffn.w1.bias.copy_(torch.tensor([1., 1., 0.]))
@@ -81,6 +80,21 @@ def test_ffn_worked_by_hand():
     mask = torch.tensor([[[True, False, True]]])
     assert ffn(x, mask).tolist() == [[[4.5, 8.0]]]
     assert ffn(x, torch.ones(1, 1, 3, dtype=torch.bool)).tolist() == [[[34.5, 68.0]]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('task', [0, 1, 2])
+def test_a_slim_model_is_the_masked_one(model, task):
+    """The same scores, from the task's neurons and nothing of the others."""
+    batch = make_batch([(5, 7), (3, 4), (8, 2)], [task] * 3)
+    slim = model.slim(task)
+    scores = slim(batch.src, batch.tgt, torch.zeros_like(batch.task))
+    torch.testing.assert_close(scores, model(*batch), atol=1e-5, rtol=1e-5)
+    assert [ffn.w1.weight.size(0) for ffn in slim.ffns] == model.masks[task].sum(-1).tolist()
+    off = int((~model.masks[task]).sum())
+    assert sum(p.numel() for p in slim.parameters()) == sum(p.numel() for p in model.parameters()) - off * (2 * 16 + 1)
+    assert torch.equal(slim.masks.sum(-1), model.masks[[task]].sum(-1))
+    assert all(ffn.w1.weight.size(0) == 16 for ffn in model.ffns)  # the model itself is as it was
 
 
 def copy_attention(theirs, ours):

@@ -11,6 +11,8 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from minispec.checkpoint import load_checkpoint
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = '--vocab-size 90 --d-model 16 --d-ff 32 --layers 1 --heads 2'.split()
 SHORT = '--steps 12 --eval-every 6 --batch-tokens 400'.split()
@@ -130,6 +132,18 @@ def test_text_in_is_text_out_line_for_line(pipeline, common, tmp_path):
     (tmp_path / 'text').write_bytes(text.encode())
     assert succeed('translate.py', *common, '--src', 'en', '--tgt', 'de', '--input', tmp_path / 'text') == out
     assert succeed('translate.py', *common, '--src', 'en', '--tgt', 'de', stdin=b'') == ''
+
+
+def test_a_slim_checkpoint_translates_its_direction_and_no_other(pipeline, common):
+    text = b'the dog runs\na red cat eats\n'
+    flags = ['--src', 'en', '--tgt', 'de']
+    assert succeed('translate.py', *common, *flags, '--slim').startswith(f'wrote {common[3] / "specialized.en-de.pt"} with ')
+    whole, part = (load_checkpoint(common[3] / name) for name in ('specialized.pt', 'specialized.en-de.pt'))
+    kept = whole.model.masks[whole.tasks.index('en-de')].sum(-1)
+    assert [ffn.w1.out_features for ffn in part.model.ffns] == kept.tolist() and part.tasks == ['en-de']
+    translation = succeed('translate.py', *common, *flags, stdin=text)
+    assert succeed('translate.py', *common, *flags, '--model', 'specialized.en-de.pt', stdin=text) == translation
+    assert 'knows en-de' in fail('translate.py', *common, '--src', 'de', '--tgt', 'en', '--model', 'specialized.en-de.pt')
 
 
 def test_a_line_that_is_too_long_is_cut_with_a_warning(pipeline, common):
