@@ -39,7 +39,7 @@ MEANINGS = [
     Clause('modal', the('teacher'), 'hear', several('the', 'horse'), modal='can'),
     Clause('time', the('grandfather', 'kind'), 'sell', several('two', 'house', 'white'), time='today', place='village'),
     Clause('time', I, 'wait', time='tonight', place='house'),
-    Clause('says', the('farmer'), 'say', said=Clause('said', the('mouse'), 'eat', a('cake'), place='street')),
+    Clause('says', the('farmer'), 'say', said=Clause('said', the('girl'), 'eat', a('cake'), place='street')),
     Clause('says', several('the', 'child'), 'know', said=Clause('said', the('man'), 'draw', the('boat', owner='boy'))),
     Clause('copula', the('car', owner='woman'), adjective='old'),
     Clause('copula', several('the', 'boy'), adjective='kind'),
@@ -61,7 +61,7 @@ SAID = {
              The teacher can hear the horses.
              Today the kind grandfather sells two white houses in the village.
              Tonight I wait in front of the house.
-             The farmer says that the mouse eats a cake in the street.
+             The farmer says that the girl eats a cake in the street.
              The children know that the man draws the boy's boat.
              The woman's car is old.
              The boys are kind.''',
@@ -80,7 +80,7 @@ SAID = {
              Der Lehrer kann die Pferde hören.
              Heute verkauft der freundliche Großvater zwei weiße Häuser im Dorf.
              Heute Abend warte ich vor dem Haus.
-             Der Bauer sagt, dass die Maus einen Kuchen auf der Straße isst.
+             Der Bauer sagt, dass das Mädchen einen Kuchen auf der Straße isst.
              Die Kinder wissen, dass der Mann das Boot des Jungen zeichnet.
              Das Auto der Frau ist alt.
              Die Jungen sind freundlich.''',
@@ -99,7 +99,7 @@ SAID = {
              De leraar kan de paarden horen.
              Vandaag verkoopt de vriendelijke grootvader twee witte huizen in het dorp.
              Vanavond wacht ik voor het huis.
-             De boer zegt dat de muis een taart op straat eet.
+             De boer zegt dat het meisje een taart op straat eet.
              De kinderen weten dat de man de boot van de jongen tekent.
              De auto van de vrouw is oud.
              De jongens zijn vriendelijk.''',
@@ -118,7 +118,7 @@ SAID = {
              Läraren kan höra hästarna.
              Idag säljer den vänliga morfadern två vita hus i byn.
              Ikväll väntar jag framför huset.
-             Bonden säger att musen äter en tårta på gatan.
+             Bonden säger att flickan äter en tårta på gatan.
              Barnen vet att mannen ritar pojkens båt.
              Kvinnans bil är gammal.
              Pojkarna är vänliga.''',
@@ -137,7 +137,7 @@ SAID = {
              Le professeur peut entendre les chevaux.
              Aujourd'hui, le gentil grand-père vend deux maisons blanches dans le village.
              Ce soir, j'attends devant la maison.
-             Le fermier dit que la souris mange un gâteau dans la rue.
+             Le fermier dit que la fille mange un gâteau dans la rue.
              Les enfants savent que l'homme dessine le bateau du garçon.
              La voiture de la femme est vieille.
              Les garçons sont gentils.''',
@@ -156,7 +156,7 @@ SAID = {
              El profesor puede oír a los caballos.
              Hoy el abuelo amable vende dos casas blancas en el pueblo.
              Esta noche espero delante de la casa.
-             El granjero dice que el ratón come un pastel en la calle.
+             El granjero dice que la chica come un pastel en la calle.
              Los niños saben que el hombre dibuja el barco del chico.
              El coche de la mujer es viejo.
              Los chicos son amables.''',
@@ -175,7 +175,7 @@ SAID = {
              Il maestro può sentire i cavalli.
              Oggi il nonno gentile vende due case bianche nel villaggio.
              Stasera aspetto davanti alla casa.
-             Il contadino dice che il topo mangia una torta per strada.
+             Il contadino dice che la ragazza mangia una torta per strada.
              I bambini sanno che l'uomo disegna la barca del ragazzo.
              La macchina della donna è vecchia.
              I ragazzi sono gentili.''',
@@ -194,7 +194,7 @@ SAID = {
              Učitel může slyšet koně.
              Dnes milý dědeček prodává dva bílé domy ve vesnici.
              Dnes večer čekám před domem.
-             Sedlák říká, že myš jí dort na ulici.
+             Sedlák říká, že dívka jí dort na ulici.
              Děti vědí, že muž kreslí loď chlapce.
              Auto ženy je staré.
              Chlapci jsou milí.''',
@@ -213,7 +213,7 @@ SAID = {
              Nauczyciel może usłyszeć konie.
              Dzisiaj miły dziadek sprzedaje dwa białe domy we wsi.
              Dziś wieczorem czekam przed domem.
-             Rolnik mówi, że mysz je ciasto na ulicy.
+             Rolnik mówi, że dziewczynka je ciasto na ulicy.
              Dzieci wiedzą, że mężczyzna rysuje łódź chłopca.
              Samochód kobiety jest stary.
              Chłopcy są mili.''',
@@ -232,7 +232,7 @@ SAID = {
              Учитель может услышать лошадей.
              Сегодня добрый дедушка продаёт два белых дома в деревне.
              Сегодня вечером я жду перед домом.
-             Фермер говорит, что мышь ест торт на улице.
+             Фермер говорит, что девочка ест торт на улице.
              Дети знают, что мужчина рисует лодку мальчика.
              Машина женщины старая.
              Мальчики добрые.''',
