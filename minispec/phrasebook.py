@@ -21,12 +21,12 @@ KINDS = {'statement': 5, 'past': 4, 'negative': 2, 'question': 2, 'where': 1, 'm
 
 
 class NounPhrase(NamedTuple):
-    """`the farmer's two small dogs`, before it has a language. Pronouns are noun phrases with determiner `pronoun`."""
+    """`the old farmer's small dog`, before it has a language. Pronouns are noun phrases with determiner `pronoun`."""
     noun: str
     number: str                # sg or pl
     determiner: str            # the, a, two, three, five or pronoun
     adjective: str = ''
-    owner: str = ''            # a noun: the farmer
+    owner: 'NounPhrase | None' = None  # the old farmer
 
 
 class Clause(NamedTuple):
@@ -108,7 +108,7 @@ class Language:
             if slot == 'noun':
                 return self.form('nouns', phrase.noun, features)
             if slot == 'owner':
-                return self.noun_phrase(NounPhrase(phrase.owner, 'sg', 'the'), owner_case)
+                return self.noun_phrase(phrase.owner, owner_case)
             adjective = phrase.adjective and self.entry('adjectives', phrase.adjective)
             return self.form('adjectives', phrase.adjective, features) if adjective and adjective['class'] == slot else ''
 
@@ -200,7 +200,7 @@ def draw_clause(rng, kind=None, avoid=()):
         """The words of an English table that have one of these values in a column."""
         return [word for word, row in table[section].items() if set(row[column].split()) & set(allowed)]
 
-    def noun_phrase(kinds, determiners, avoid=()):
+    def noun_phrase(kinds, determiners, avoid=(), may_be_owned=True):
         """Some noun of these kinds, at times with an adjective or an owner, none of them in `avoid`."""
         noun = rng.choice([word for word in words('nouns', 'class', *kinds) if word not in avoid])
         noun_kinds = table['nouns'][noun]['class'].split()
@@ -208,9 +208,13 @@ def draw_clause(rng, kind=None, avoid=()):
             return NounPhrase(noun, 'pl' if noun == 'we' else 'sg', 'pronoun')
         number, determiner = rng.choice(determiners)
         adjective = rng.choice(words('adjectives', 'fits', *noun_kinds)) if rng.random() < 0.4 else ''
-        owners = [word for word in words('nouns', 'class', 'person') if word not in avoid]
-        owned = determiner == 'the' and 'person' not in noun_kinds and rng.random() < 0.2
-        return NounPhrase(noun, number, determiner, adjective, rng.choice(owners) if owned else '')
+        owner = None
+        if determiner == 'the' and 'person' not in noun_kinds and may_be_owned and rng.random() < 0.2:
+            name = rng.choice([word for word in words('nouns', 'class', 'person') if word not in avoid])
+            # Always with an adjective: for a bare *farmer's dog* Czech would have an adjective of its own, *sedlákův*.
+            fitting = words('adjectives', 'fits', *table['nouns'][name]['class'].split())
+            owner = NounPhrase(name, 'sg', 'the', rng.choice(fitting))
+        return NounPhrase(noun, number, determiner, adjective, owner)
 
     the = [('sg', 'the')] * 3 + [('pl', 'the')]
     if kind == 'copula':
@@ -231,11 +235,13 @@ def draw_clause(rng, kind=None, avoid=()):
         one = [('sg', 'the')] if kind == 'negative' else [('sg', 'the'), ('sg', 'a')]
         several = [] if kind == 'negative' else [('pl', 'the'), ('pl', 'two'), ('pl', 'three'), ('pl', 'five')]
         whom = rng.choice(row['whom'].split())
-        slots['object'] = noun_phrase([whom], one if whom == 'person' else one + several, avoid=[subject.noun])
+        # In French, *montre le vélo de la femme au fermier* would have two readings.
+        slots['object'] = noun_phrase([whom], one if whom == 'person' else one + several, avoid=[subject.noun],
+                                      may_be_owned=row['frame'] != 'ditransitive')
     if row['frame'] == 'ditransitive':
         slots['recipient'] = noun_phrase(['person'], [('sg', 'the')], avoid=[subject.noun])
     if kind == 'modal':
-        slots['modal'] = rng.choice(words('verbs', 'frame', 'modal'))
+        slots['modal'] = rng.choice(row['modals'].split())
     if kind == 'time':
         slots['time'] = rng.choice(list(table['times']))
     if kind not in ('negative', 'where') and rng.random() < 0.5:

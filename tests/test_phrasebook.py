@@ -9,7 +9,7 @@ from minispec.corpora import Corpus, write_phrasebook
 from minispec.phrasebook import LEXICON, Clause, Language, NounPhrase, codes, draw_clause, english, language, sentences
 
 
-def the(noun, adjective='', owner=''):
+def the(noun, adjective='', owner=None):
     return NounPhrase(noun, 'sg', 'the', adjective, owner)
 
 
@@ -17,8 +17,8 @@ def a(noun, adjective=''):
     return NounPhrase(noun, 'sg', 'a', adjective)
 
 
-def several(determiner, noun, adjective='', owner=''):
-    return NounPhrase(noun, 'pl', determiner, adjective, owner)
+def several(determiner, noun, adjective=''):
+    return NounPhrase(noun, 'pl', determiner, adjective)
 
 
 I, WE = NounPhrase('I', 'sg', 'pronoun'), NounPhrase('we', 'pl', 'pronoun')
@@ -29,19 +29,19 @@ MEANINGS = [
     Clause('statement', several('the', 'girl'), 'show', several('three', 'book', 'old'), the('doctor')),
     Clause('past', several('the', 'boy'), 'eat', several('five', 'pear', 'small'), place='river'),
     Clause('past', the('woman'), 'give', a('flower', 'red'), the('baker')),
-    Clause('past', the('horse', 'black'), 'sleep', place='school'),
+    Clause('past', the('horse', 'black'), 'sleep', place='house'),
     Clause('negative', the('girl'), 'read', the('magazine', 'old')),
-    Clause('negative', the('dog', 'white', 'farmer'), 'see', the('cat', owner='neighbor')),
+    Clause('negative', the('dog', 'white', the('farmer', 'old')), 'see', the('cat', owner=the('neighbor', 'young'))),
     Clause('question', the('grandmother'), 'help', a('child', 'small')),
     Clause('question', several('the', 'bird'), 'find', the('key'), place='beach'),
     Clause('where', several('the', 'man', 'young'), 'work'),
     Clause('modal', WE, 'buy', the('bicycle', 'green'), modal='want', place='market'),
-    Clause('modal', the('teacher'), 'hear', several('the', 'horse'), modal='can'),
-    Clause('time', the('grandfather', 'kind'), 'sell', several('two', 'house', 'white'), time='today', place='village'),
-    Clause('time', I, 'wait', time='tonight', place='house'),
+    Clause('modal', the('teacher'), 'find', several('the', 'horse'), modal='can', place='school'),
+    Clause('time', the('grandfather', 'kind'), 'sell', several('two', 'house', 'white'), time='every Sunday', place='village'),
+    Clause('time', I, 'wait', time='every morning', place='house'),
     Clause('says', the('farmer'), 'say', said=Clause('said', the('girl'), 'eat', a('cake'), place='street')),
-    Clause('says', several('the', 'child'), 'know', said=Clause('said', the('man'), 'draw', the('boat', owner='boy'))),
-    Clause('copula', the('car', owner='woman'), adjective='old'),
+    Clause('says', several('the', 'child'), 'know', said=Clause('said', the('man'), 'draw', the('boat', owner=the('boy', 'small')))),
+    Clause('copula', the('car', owner=the('woman', 'kind')), adjective='old'),
     Clause('copula', several('the', 'boy'), adjective='kind'),
 ]
 # What each of them is in each language, written by hand.
@@ -51,190 +51,190 @@ SAID = {
              The girls show the doctor three old books.
              The boys ate five small pears by the river.
              The woman gave the baker a red flower.
-             The black horse slept behind the school.
+             The black horse slept behind the house.
              The girl does not read the old magazine.
-             The farmer's white dog does not see the neighbor's cat.
+             The old farmer's white dog does not see the young neighbor's cat.
              Does the grandmother help a small child?
              Do the birds find the key on the beach?
              Where do the young men work?
              We want to buy the green bicycle at the market.
-             The teacher can hear the horses.
-             Today the kind grandfather sells two white houses in the village.
-             Tonight I wait in front of the house.
+             The teacher can find the horses at school.
+             Every Sunday the kind grandfather sells two white houses in the village.
+             Every morning I wait behind the house.
              The farmer says that the girl eats a cake in the street.
-             The children know that the man draws the boy's boat.
-             The woman's car is old.
+             The children know that the man draws the small boy's boat.
+             The kind woman's car is old.
              The boys are kind.''',
     'de': '''Die alte Frau sieht zwei kleine Hunde im Garten.
              Ich esse einen frischen Apfel am Bahnhof.
              Die Mädchen zeigen dem Arzt drei alte Bücher.
              Die Jungen haben fünf kleine Birnen am Fluss gegessen.
              Die Frau hat dem Bäcker eine rote Blume gegeben.
-             Das schwarze Pferd hat hinter der Schule geschlafen.
+             Das schwarze Pferd hat hinter dem Haus geschlafen.
              Das Mädchen liest die alte Zeitschrift nicht.
-             Der weiße Hund des Bauern sieht die Katze des Nachbarn nicht.
+             Der weiße Hund des alten Bauern sieht die Katze des jungen Nachbarn nicht.
              Hilft die Großmutter einem kleinen Kind?
              Finden die Vögel den Schlüssel am Strand?
              Wo arbeiten die jungen Männer?
              Wir wollen das grüne Fahrrad auf dem Markt kaufen.
-             Der Lehrer kann die Pferde hören.
-             Heute verkauft der freundliche Großvater zwei weiße Häuser im Dorf.
-             Heute Abend warte ich vor dem Haus.
+             Der Lehrer kann die Pferde in der Schule finden.
+             Jeden Sonntag verkauft der freundliche Großvater zwei weiße Häuser im Dorf.
+             Jeden Morgen warte ich hinter dem Haus.
              Der Bauer sagt, dass das Mädchen einen Kuchen auf der Straße isst.
-             Die Kinder wissen, dass der Mann das Boot des Jungen zeichnet.
-             Das Auto der Frau ist alt.
+             Die Kinder wissen, dass der Mann das Boot des kleinen Jungen zeichnet.
+             Das Auto der freundlichen Frau ist alt.
              Die Jungen sind freundlich.''',
     'nl': '''De oude vrouw ziet twee kleine honden in de tuin.
              Ik eet een verse appel op het station.
-             De meisjes tonen drie oude boeken aan de dokter.
+             De meisjes tonen de dokter drie oude boeken.
              De jongens hebben vijf kleine peren bij de rivier gegeten.
-             De vrouw heeft een rode bloem aan de bakker gegeven.
-             Het zwarte paard heeft achter de school geslapen.
+             De vrouw heeft de bakker een rode bloem gegeven.
+             Het zwarte paard heeft achter het huis geslapen.
              Het meisje leest het oude tijdschrift niet.
-             De witte hond van de boer ziet de kat van de buurman niet.
+             De witte hond van de oude boer ziet de kat van de jonge buurman niet.
              Helpt de grootmoeder een klein kind?
              Vinden de vogels de sleutel op het strand?
              Waar werken de jonge mannen?
              Wij willen de groene fiets op de markt kopen.
-             De leraar kan de paarden horen.
-             Vandaag verkoopt de vriendelijke grootvader twee witte huizen in het dorp.
-             Vanavond wacht ik voor het huis.
+             De leraar kan de paarden op school vinden.
+             Elke zondag verkoopt de vriendelijke grootvader twee witte huizen in het dorp.
+             Elke ochtend wacht ik achter het huis.
              De boer zegt dat het meisje een taart op straat eet.
-             De kinderen weten dat de man de boot van de jongen tekent.
-             De auto van de vrouw is oud.
+             De kinderen weten dat de man de boot van de kleine jongen tekent.
+             De auto van de vriendelijke vrouw is oud.
              De jongens zijn vriendelijk.''',
     'sv': '''Den gamla kvinnan ser två små hundar i trädgården.
              Jag äter ett färskt äpple på stationen.
              Flickorna visar läkaren tre gamla böcker.
              Pojkarna åt fem små päron vid floden.
              Kvinnan gav bagaren en röd blomma.
-             Den svarta hästen sov bakom skolan.
+             Den svarta hästen sov bakom huset.
              Flickan läser inte den gamla tidskriften.
-             Bondens vita hund ser inte grannens katt.
+             Den gamla bondens vita hund ser inte den unga grannens katt.
              Hjälper mormodern ett litet barn?
              Hittar fåglarna nyckeln på stranden?
              Var arbetar de unga männen?
              Vi vill köpa den gröna cykeln på marknaden.
-             Läraren kan höra hästarna.
-             Idag säljer den vänliga morfadern två vita hus i byn.
-             Ikväll väntar jag framför huset.
+             Läraren kan hitta hästarna i skolan.
+             Varje söndag säljer den vänliga morfadern två vita hus i byn.
+             Varje morgon väntar jag bakom huset.
              Bonden säger att flickan äter en tårta på gatan.
-             Barnen vet att mannen ritar pojkens båt.
-             Kvinnans bil är gammal.
+             Barnen vet att mannen ritar den lilla pojkens båt.
+             Den vänliga kvinnans bil är gammal.
              Pojkarna är vänliga.''',
     'fr': '''La vieille femme voit deux petits chiens dans le jardin.
              Je mange une pomme fraîche à la gare.
              Les filles montrent trois vieux livres au médecin.
              Les garçons ont mangé cinq petites poires au bord de la rivière.
              La femme a donné une fleur rouge au boulanger.
-             Le cheval noir a dormi derrière l'école.
+             Le cheval noir a dormi derrière la maison.
              La fille ne lit pas le vieux magazine.
-             Le chien blanc du fermier ne voit pas le chat du voisin.
+             Le chien blanc du vieux fermier ne voit pas le chat du jeune voisin.
              Est-ce que la grand-mère aide un petit enfant ?
              Est-ce que les oiseaux trouvent la clé sur la plage ?
              Où travaillent les jeunes hommes ?
              Nous voulons acheter le vélo vert au marché.
-             Le professeur peut entendre les chevaux.
-             Aujourd'hui, le gentil grand-père vend deux maisons blanches dans le village.
-             Ce soir, j'attends devant la maison.
+             Le professeur peut trouver les chevaux à l'école.
+             Chaque dimanche, le gentil grand-père vend deux maisons blanches dans le village.
+             Chaque matin, j'attends derrière la maison.
              Le fermier dit que la fille mange un gâteau dans la rue.
-             Les enfants savent que l'homme dessine le bateau du garçon.
-             La voiture de la femme est vieille.
+             Les enfants savent que l'homme dessine le bateau du petit garçon.
+             La voiture de la gentille femme est vieille.
              Les garçons sont gentils.''',
     'es': '''La mujer vieja ve dos perros pequeños en el jardín.
              Como una manzana fresca en la estación.
              Las chicas le muestran tres libros viejos al médico.
              Los chicos comieron cinco peras pequeñas junto al río.
              La mujer le dio una flor roja al panadero.
-             El caballo negro durmió detrás de la escuela.
+             El caballo negro durmió detrás de la casa.
              La chica no lee la revista vieja.
-             El perro blanco del granjero no ve al gato del vecino.
+             El perro blanco del granjero viejo no ve al gato del vecino joven.
              ¿Ayuda la abuela a un niño pequeño?
              ¿Encuentran los pájaros la llave en la playa?
              ¿Dónde trabajan los hombres jóvenes?
              Queremos comprar la bicicleta verde en el mercado.
-             El profesor puede oír a los caballos.
-             Hoy el abuelo amable vende dos casas blancas en el pueblo.
-             Esta noche espero delante de la casa.
+             El profesor puede encontrar a los caballos en la escuela.
+             Todos los domingos el abuelo amable vende dos casas blancas en el pueblo.
+             Todas las mañanas espero detrás de la casa.
              El granjero dice que la chica come un pastel en la calle.
-             Los niños saben que el hombre dibuja el barco del chico.
-             El coche de la mujer es viejo.
+             Los niños saben que el hombre dibuja el barco del chico pequeño.
+             El coche de la mujer amable es viejo.
              Los chicos son amables.''',
     'it': '''La vecchia donna vede due piccoli cani in giardino.
              Mangio una mela fresca alla stazione.
              Le ragazze mostrano tre vecchi libri al medico.
              I ragazzi hanno mangiato cinque piccole pere vicino al fiume.
              La donna ha dato un fiore rosso al panettiere.
-             Il cavallo nero ha dormito dietro la scuola.
+             Il cavallo nero ha dormito dietro la casa.
              La ragazza non legge la vecchia rivista.
-             Il cane bianco del contadino non vede il gatto del vicino.
+             Il cane bianco del vecchio contadino non vede il gatto del giovane vicino.
              La nonna aiuta un piccolo bambino?
              Gli uccelli trovano la chiave sulla spiaggia?
              Dove lavorano i giovani uomini?
              Vogliamo comprare la bicicletta verde al mercato.
-             Il maestro può sentire i cavalli.
-             Oggi il nonno gentile vende due case bianche nel villaggio.
-             Stasera aspetto davanti alla casa.
+             Il maestro può trovare i cavalli a scuola.
+             Ogni domenica il nonno gentile vende due case bianche nel villaggio.
+             Ogni mattina aspetto dietro la casa.
              Il contadino dice che la ragazza mangia una torta per strada.
-             I bambini sanno che l'uomo disegna la barca del ragazzo.
-             La macchina della donna è vecchia.
+             I bambini sanno che l'uomo disegna la barca del piccolo ragazzo.
+             La macchina della donna gentile è vecchia.
              I ragazzi sono gentili.''',
     'cs': '''Stará žena vidí dva malé psy na zahradě.
              Jím čerstvé jablko na nádraží.
              Dívky ukazují lékaři tři staré knihy.
              Chlapci snědli pět malých hrušek u řeky.
              Žena dala pekaři červenou květinu.
-             Černý kůň spal za školou.
+             Černý kůň spal za domem.
              Dívka nečte starý časopis.
-             Bílý pes sedláka nevidí kočku souseda.
+             Bílý pes starého sedláka nevidí kočku mladého souseda.
              Pomáhá babička malému dítěti?
              Nacházejí ptáci klíč na pláži?
              Kde pracují mladí muži?
              Chceme koupit zelené kolo na trhu.
-             Učitel může slyšet koně.
-             Dnes milý dědeček prodává dva bílé domy ve vesnici.
-             Dnes večer čekám před domem.
+             Učitel může najít koně ve škole.
+             Každou neděli milý dědeček prodává dva bílé domy ve vesnici.
+             Každé ráno čekám za domem.
              Sedlák říká, že dívka jí dort na ulici.
-             Děti vědí, že muž kreslí loď chlapce.
-             Auto ženy je staré.
+             Děti vědí, že muž kreslí loď malého chlapce.
+             Auto milé ženy je staré.
              Chlapci jsou milí.''',
     'pl': '''Stara kobieta widzi dwa małe psy w ogrodzie.
              Jem świeże jabłko na dworcu.
              Dziewczynki pokazują lekarzowi trzy stare książki.
              Chłopcy zjedli pięć małych gruszek nad rzeką.
              Kobieta dała piekarzowi czerwony kwiat.
-             Czarny koń spał za szkołą.
+             Czarny koń spał za domem.
              Dziewczynka nie czyta starego czasopisma.
-             Biały pies rolnika nie widzi kota sąsiada.
+             Biały pies starego rolnika nie widzi kota młodego sąsiada.
              Czy babcia pomaga małemu dziecku?
              Czy ptaki znajdują klucz na plaży?
              Gdzie pracują młodzi mężczyźni?
              Chcemy kupić zielony rower na targu.
-             Nauczyciel może usłyszeć konie.
-             Dzisiaj miły dziadek sprzedaje dwa białe domy we wsi.
-             Dziś wieczorem czekam przed domem.
+             Nauczyciel może znaleźć konie w szkole.
+             W każdą niedzielę miły dziadek sprzedaje dwa białe domy we wsi.
+             Każdego ranka czekam za domem.
              Rolnik mówi, że dziewczynka je ciasto na ulicy.
-             Dzieci wiedzą, że mężczyzna rysuje łódź chłopca.
-             Samochód kobiety jest stary.
+             Dzieci wiedzą, że mężczyzna rysuje łódź małego chłopca.
+             Samochód miłej kobiety jest stary.
              Chłopcy są mili.''',
     'ru': '''Старая женщина видит двух маленьких собак в саду.
              Я ем свежее яблоко на вокзале.
              Девочки показывают врачу три старые книги.
              Мальчики съели пять маленьких груш у реки.
              Женщина дала пекарю красный цветок.
-             Чёрная лошадь спала за школой.
+             Чёрная лошадь спала за домом.
              Девочка не читает старый журнал.
-             Белая собака фермера не видит кошку соседа.
+             Белая собака старого фермера не видит кошку молодого соседа.
              Бабушка помогает маленькому ребёнку?
              Птицы находят ключ на пляже?
              Где работают молодые мужчины?
              Мы хотим купить зелёный велосипед на рынке.
-             Учитель может услышать лошадей.
-             Сегодня добрый дедушка продаёт два белых дома в деревне.
-             Сегодня вечером я жду перед домом.
+             Учитель может найти лошадей в школе.
+             Каждое воскресенье добрый дедушка продаёт два белых дома в деревне.
+             Каждое утро я жду за домом.
              Фермер говорит, что девочка ест торт на улице.
-             Дети знают, что мужчина рисует лодку мальчика.
-             Машина женщины старая.
+             Дети знают, что мужчина рисует лодку маленького мальчика.
+             Машина доброй женщины старая.
              Мальчики добрые.''',
 }
 
@@ -269,13 +269,13 @@ def test_no_form_is_missing(code):
                                                                       if kind != 'person']:
                 say(Clause('statement', the('man'), verb, NounPhrase(noun, number, determiner, adjective)))
             for number in ('sg', 'pl') if kind != 'food' else ():
-                subject = NounPhrase(noun, number, 'the', adjective, '' if kind == 'person' else 'boy')
+                subject = NounPhrase(noun, number, 'the', adjective, None if kind == 'person' else the('boy', 'small'))
                 say(Clause('copula', subject._replace(adjective=''), adjective=adjective or 'old'))
                 say(Clause('statement', subject, 'sleep'))
             if kind == 'person':
                 say(Clause('statement', the('bird'), 'help', the(noun, adjective)))
                 say(Clause('statement', the('bird'), 'help', a(noun, adjective)))
-                say(Clause('past', the('bird'), 'give', the('apple', owner=noun), the(noun, adjective)))
+                say(Clause('past', the('bird'), 'give', the('apple', owner=the(noun, adjective)), the(noun, adjective)))
     for verb, row in table['verbs'].items():
         if row['frame'] not in ('intransitive', 'transitive', 'ditransitive'):
             continue
