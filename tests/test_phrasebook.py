@@ -38,7 +38,7 @@ MEANINGS = [
     Clause('modal', WE, 'buy', the('bicycle', 'green'), modal='want', place='market'),
     Clause('modal', the('teacher'), 'find', several('the', 'horse'), modal='can', place='school'),
     Clause('time', the('grandfather', 'kind'), 'sell', several('two', 'house', 'white'), time='every Sunday', place='village'),
-    Clause('time', I, 'wait', time='every morning', place='house'),
+    Clause('time', I, 'cry', time='every morning', place='house'),
     Clause('says', the('farmer'), 'say', said=Clause('said', the('girl'), 'eat', a('cake'), place='street')),
     Clause('says', several('the', 'child'), 'know', said=Clause('said', the('man'), 'draw', the('boat', owner=the('boy', 'small')))),
     Clause('copula', the('car', owner=the('woman', 'kind')), adjective='old'),
@@ -60,7 +60,7 @@ SAID = {
              We want to buy the green bicycle at the market.
              The teacher can find the horses at school.
              Every Sunday the kind grandfather sells two white houses in the village.
-             Every morning I wait behind the house.
+             Every morning I cry behind the house.
              The farmer says that the girl eats a cake in the street.
              The children know that the man draws the small boy's boat.
              The kind woman's car is old.
@@ -79,7 +79,7 @@ SAID = {
              Wir wollen das grüne Fahrrad auf dem Markt kaufen.
              Der Lehrer kann die Pferde in der Schule finden.
              Jeden Sonntag verkauft der freundliche Großvater zwei weiße Häuser im Dorf.
-             Jeden Morgen warte ich hinter dem Haus.
+             Jeden Morgen weine ich hinter dem Haus.
              Der Bauer sagt, dass das Mädchen einen Kuchen auf der Straße isst.
              Die Kinder wissen, dass der Mann das Boot des kleinen Jungen zeichnet.
              Das Auto der freundlichen Frau ist alt.
@@ -98,7 +98,7 @@ SAID = {
              Wij willen de groene fiets op de markt kopen.
              De leraar kan de paarden op school vinden.
              Elke zondag verkoopt de vriendelijke grootvader twee witte huizen in het dorp.
-             Elke ochtend wacht ik achter het huis.
+             Elke ochtend huil ik achter het huis.
              De boer zegt dat het meisje een taart op straat eet.
              De kinderen weten dat de man de boot van de kleine jongen tekent.
              De auto van de vriendelijke vrouw is oud.
@@ -117,7 +117,7 @@ SAID = {
              Vi vill köpa den gröna cykeln på marknaden.
              Läraren kan hitta hästarna i skolan.
              Varje söndag säljer den vänliga morfadern två vita hus i byn.
-             Varje morgon väntar jag bakom huset.
+             Varje morgon gråter jag bakom huset.
              Bonden säger att flickan äter en tårta på gatan.
              Barnen vet att mannen ritar den lilla pojkens båt.
              Den vänliga kvinnans bil är gammal.
@@ -136,7 +136,7 @@ SAID = {
              Nous voulons acheter le vélo vert au marché.
              Le professeur peut trouver les chevaux à l'école.
              Chaque dimanche, le gentil grand-père vend deux maisons blanches dans le village.
-             Chaque matin, j'attends derrière la maison.
+             Chaque matin, je pleure derrière la maison.
              Le fermier dit que la fille mange un gâteau dans la rue.
              Les enfants savent que l'homme dessine le bateau du petit garçon.
              La voiture de la gentille femme est vieille.
@@ -155,7 +155,7 @@ SAID = {
              Queremos comprar la bicicleta verde en el mercado.
              El profesor puede encontrar a los caballos en la escuela.
              Todos los domingos el abuelo amable vende dos casas blancas en el pueblo.
-             Todas las mañanas espero detrás de la casa.
+             Todas las mañanas lloro detrás de la casa.
              El granjero dice que la chica come un pastel en la calle.
              Los niños saben que el hombre dibuja el barco del chico pequeño.
              El coche de la mujer amable es viejo.
@@ -174,7 +174,7 @@ SAID = {
              Vogliamo comprare la bicicletta verde al mercato.
              Il maestro può trovare i cavalli a scuola.
              Ogni domenica il nonno gentile vende due case bianche nel villaggio.
-             Ogni mattina aspetto dietro la casa.
+             Ogni mattina piango dietro la casa.
              Il contadino dice che la ragazza mangia una torta per strada.
              I bambini sanno che l'uomo disegna la barca del piccolo ragazzo.
              La macchina della donna gentile è vecchia.
@@ -193,7 +193,7 @@ SAID = {
              Chceme koupit zelené kolo na trhu.
              Učitel může najít koně ve škole.
              Každou neděli milý dědeček prodává dva bílé domy ve vesnici.
-             Každé ráno čekám za domem.
+             Každé ráno pláču za domem.
              Sedlák říká, že dívka jí dort na ulici.
              Děti vědí, že muž kreslí loď malého chlapce.
              Auto milé ženy je staré.
@@ -212,7 +212,7 @@ SAID = {
              Chcemy kupić zielony rower na targu.
              Nauczyciel może znaleźć konie w szkole.
              W każdą niedzielę miły dziadek sprzedaje dwa białe domy we wsi.
-             Każdego ranka czekam za domem.
+             Każdego ranka płaczę za domem.
              Rolnik mówi, że dziewczynka je ciasto na ulicy.
              Dzieci wiedzą, że mężczyzna rysuje łódź małego chłopca.
              Samochód miłej kobiety jest stary.
@@ -231,7 +231,7 @@ SAID = {
              Мы хотим купить зелёный велосипед на рынке.
              Учитель может найти лошадей в школе.
              Каждое воскресенье добрый дедушка продаёт два белых дома в деревне.
-             Каждое утро я жду за домом.
+             Каждое утро я плачу за домом.
              Фермер говорит, что девочка ест торт на улице.
              Дети знают, что мужчина рисует лодку маленького мальчика.
              Машина доброй женщины старая.
