@@ -24,12 +24,12 @@ def search(model, src, task, tag, beam=5, length_penalty=1.0):
     bound = (2 * (src != PAD).sum(1) + 10).clamp(max=model.config.max_len - 1)  # (B,)
     # From here on a sentence has K rows, one a beam: row r belongs to sentence r // K of those still in the batch.
     rows = torch.arange(B, device=device).repeat_interleave(K)  # (B*K,)
-    tokens, src_mask, row_task = tag[rows, None], src_mask[rows], task[rows]  # tokens (B*K, 1): the hypotheses so far
+    sentence = torch.arange(B, device=device)  # which ones are still in the batch
+    tokens, row_task = tag[rows, None], task[rows]  # tokens (B*K, 1): the hypotheses so far
     for layer_cache in cache:
-        layer_cache.select(rows)
+        layer_cache.select(rows, sentence)
     total = torch.full((B, K), -torch.inf, device=device)  # their log-probabilities
     total[:, 0] = 0.0  # the K beams start equal: let only the first one branch
-    sentence = torch.arange(B, device=device)  # which ones are still in the batch
     n_ended = torch.zeros(B, dtype=torch.long, device=device)
     best_score = torch.full((B,), -torch.inf, device=device)
     best = [[] for _ in range(B)]
@@ -61,9 +61,9 @@ def search(model, src, task, tag, beam=5, length_penalty=1.0):
         total, parent, token = (x[going].gather(1, survivors) for x in (top, parent, token))  # (B', K)
         rows = (going[:, None] * K + parent).flatten()  # (B'*K,): the row each beam grows from
         tokens = torch.cat([tokens[rows], token.flatten()[:, None]], dim=1)  # (B'*K, n + 1)
-        src_mask, row_task = src_mask[rows], row_task[rows]  # B' is now B
+        src_mask, row_task = src_mask[going], row_task[rows]  # B' is now B
         for layer_cache in cache:
-            layer_cache.select(rows)
+            layer_cache.select(rows, going)
         sentence, n_ended, best_score = sentence[going], n_ended[going], best_score[going]
     return best
 

@@ -118,18 +118,26 @@ class DecoderLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x, cache, src_mask, ffn_mask):
-        """x (B, T, D), the tokens after those in `cache`, to which theirs are added. Returns (B, T, D)."""
+        """x (B, T, D), the tokens after those in `cache`, to which theirs are added. Returns (B, T, D).
+
+        In beam search x is (B*K, T, D): the K hypotheses of a sentence, one below the other.
+        """
         h = self.self_norm(x)
         cache.append(*self.self_attention.keys_values(h))
         # Several tokens at once come with an empty cache, where each may see those up to itself; one alone may see all.
         x = x + self.dropout(self.self_attention(h, cache.keys, cache.values, causal=x.size(1) > 1))
-        h = self.cross_norm(x)
-        x = x + self.dropout(self.cross_attention(h, cache.src_keys, cache.src_values, src_mask))
+        # Hypotheses of one sentence look at the same source: to them it is as if they were one after the other.
+        h = self.cross_norm(x).view(len(cache.src_keys), -1, x.size(-1))  # (B*K, T, D) -> (B, K*T, D)
+        h = self.cross_attention(h, cache.src_keys, cache.src_values, src_mask)  # (B, K*T, D)
+        x = x + self.dropout(h.view_as(x))
         return x + self.dropout(self.ffn(self.ffn_norm(x), ffn_mask))
 
 
 class LayerCache:
-    """What one decoder layer remembers: keys and values of the source (computed once) and of the target so far."""
+    """What one decoder layer remembers: keys and values of the source (computed once) and of the target so far.
+
+    In beam search the target's have B*K rows, the source's still B: sentences share theirs among their K hypotheses.
+    """
 
     def __init__(self, src_keys, src_values):
         self.src_keys, self.src_values = src_keys, src_values  # (B, H, S, D/H)
@@ -140,10 +148,11 @@ class LayerCache:
         self.keys = torch.cat([self.keys, keys], dim=2)
         self.values = torch.cat([self.values, values], dim=2)
 
-    def select(self, rows):
-        """Keep these rows of the batch, in this order: beams that go on, sentences that are not finished."""
-        for name in ('src_keys', 'src_values', 'keys', 'values'):
-            setattr(self, name, getattr(self, name)[rows])
+    def select(self, rows, sentences):
+        """Keep these rows of the target's, in this order: hypotheses that go on; and these sentences of the source's."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
+        if len(sentences) < len(self.src_keys):  # seldom, and the source's are the larger
+            self.src_keys, self.src_values = self.src_keys[sentences], self.src_values[sentences]
 
 
 class Transformer(nn.Module):
