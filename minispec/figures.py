@@ -172,5 +172,5 @@ def draw_sparsity(folder, layers, tasks, masks):
         axes.plot(layers, sparsity(masks)[task], '-' if tasks[task].startswith('en-') else '--', marker='.',
                   color=f'C{pairs.index(pair)}', label=tasks[task])
     axes.set(title='Neurons that are off', ylabel='share of the layer')
-    axes.legend(fontsize='small', ncols=2)
+    figure.legend(loc='outside right center', fontsize='small')  # eighteen directions would hide the lines
     return save(figure, folder, 'sparsity')
