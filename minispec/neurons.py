@@ -33,8 +33,9 @@ def record(model, batches):
     def listen(layer):
         def count(module, inputs, h):  # h (B, T, F), the ReLU's output
             real = src != PAD if layer < L // 2 else tgt[:, 1:] != PAD  # (B, T)
-            active = (h > 0) & real[:, :, None]  # (B, T, F)
-            for name, found in (('token', active.sum(1)), ('sentence', active.any(1)),  # (B, F)
+            # The sign of a ReLU's output is 1 where the neuron is active, else 0; a product sums ten times as fast as sum.
+            active = (real[:, None].to(h.dtype) @ h.sign()).squeeze(1)  # (B, 1, T) (B, T, F) -> (B, F), in positions
+            for name, found in (('token', active), ('sentence', active > 0),  # (B, F)
                                 ('positions', real.sum(1)), ('sentences', real.any(1))):  # (B,)
                 counts[name][:, layer].index_add_(0, task.cpu(), found.long().cpu())
         return count
@@ -43,7 +44,7 @@ def record(model, batches):
     hooks = [ffn.relu.register_forward_hook(listen(layer)) for layer, ffn in enumerate(model.ffns)]
     try:
         for src, tgt, task in batches:
-            model(src, tgt, task)
+            model.teacher_forced(src, tgt, task)  # and no scores over the vocabulary, which would take as long again
     finally:
         for hook in hooks:
             hook.remove()
