@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from minispec import UserError, cli
-from minispec.checkpoint import fingerprint, load_checkpoint, read
+from minispec.checkpoint import fingerprint, load_activations, load_checkpoint
 from minispec.corpora import open_corpus
 from minispec.data import Bitext
 from minispec.neurons import select, shuffled
@@ -35,7 +35,7 @@ def choose_masks(base, args):
     if args.control == 'dense':
         return torch.ones_like(base.model.masks)
     path = Path(args.run) / 'activations.pt'
-    activations = read(path, 'activations', made_by='profile.py')
+    activations = load_activations(path)
     if activations['base'] != fingerprint(base.model):
         raise UserError(f'{path} was recorded in another base than {Path(args.run) / "base.pt"}; run profile.py again')
     encoder, decoder = activations[args.count].chunk(2, dim=1)  # (N, L/2, F) each

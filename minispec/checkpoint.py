@@ -2,10 +2,12 @@
 
 A checkpoint holds all that its reader needs: configuration, weights and masks, vocabulary, tasks, and its origin.
 `activations.pt` holds what `neurons.record` counted and the fingerprint of the base that it was counted in.
-Files are written under a temporary name and then renamed, so none is ever half-written, and read without running code.
+Files are written under a temporary name and then renamed, so none is ever half-written. They are read without running
+code, and what comes in is checked here, once: after this door everything is there and fits together.
 """
 import contextlib
 import hashlib
+import zipfile
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -14,6 +16,8 @@ import torch
 from minispec import UserError
 from minispec.data import Vocabulary
 from minispec.model import Config, Transformer
+
+VERSION = 1  # of the files below; whoever changes what they hold counts it up
 
 
 class Checkpoint(NamedTuple):
@@ -37,7 +41,7 @@ def write(path, content):
     temporary = path.with_name(path.name + '.part')
     try:
         if isinstance(content, dict):
-            torch.save(content, temporary)
+            torch.save({'version': VERSION, **content}, temporary)
         else:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
@@ -47,17 +51,26 @@ def write(path, content):
         raise UserError(f'cannot write {path}: {str(error).splitlines()[0]}')
 
 
-def read(path, kind, made_by):
-    """Load what `write` saved, if it is the `kind` of file expected; `made_by` is the script that makes it."""
+def read(path, kind, made_by, build):
+    """What build(content) makes of a file that `write` saved, if it is a sound file of this `kind`.
+
+    `made_by` is the script that makes such a file. Raises UserError whatever is wrong with it.
+    """
     if not path.is_file():
         raise UserError(f'{path} is not there; {made_by} makes it')
     try:
+        with zipfile.ZipFile(path) as archive:
+            flipped = archive.testzip()  # torch does not look at the checksums
         content = torch.load(path, map_location='cpu', weights_only=True)  # never unpickles code
-    except Exception:  # the unpickler stops at a broken file in any way there is
-        content = None
-    if not isinstance(content, dict) or content.get('kind') != kind:
+        if flipped or content['kind'] != kind:
+            raise ValueError
+        if content['version'] != VERSION:
+            raise UserError(f'{path} has format {content["version"]}, not {VERSION}; make it anew with {made_by}')
+        return build(content)
+    except UserError:
+        raise
+    except Exception:  # a broken or hostile file can fail its reader in any way there is
         raise UserError(f'{path} is not a minispec {kind}, or is damaged; {made_by} makes it')
-    return content
 
 
 def save_checkpoint(path, checkpoint):
@@ -70,11 +83,38 @@ def save_checkpoint(path, checkpoint):
 
 def load_checkpoint(path, made_by='train.py'):
     """Read a Checkpoint; its model is on the CPU."""
-    content = read(path, 'checkpoint', made_by)
-    model = Transformer(Config(**content['config']))
-    model.load_state_dict(content['weights'])
+    return read(path, 'checkpoint', made_by, build_checkpoint)
+
+
+def build_checkpoint(content):
+    """A Checkpoint from what `save_checkpoint` wrote. Raises an error of some kind if its parts do not fit together."""
+    config, weights, tasks = Config(**content['config']), content['weights'], content['tasks']
     vocabulary = Vocabulary(bytes(content['vocabulary'].numpy()))
-    return Checkpoint(model, vocabulary, content['tasks'], content['info'], content['training'])
+    # The sizes are believed if the tensors have them: a number alone must not be able to fill the memory.
+    widest = max(config.d_ff) if isinstance(config.d_ff, list) else config.d_ff
+    sizes = len(vocabulary), config.d_model, len(tasks), 2 * config.layers, widest
+    if sizes != (*weights['embedding.weight'].shape, *weights['masks'].shape) or not 2 < config.max_len <= 2 ** 16:
+        raise ValueError
+    if config.heads < 1 or config.d_model % (2 * config.heads):
+        raise ValueError
+    if not all(vocabulary.has_tag(language) for task in tasks for language in task.split('-')):
+        raise ValueError
+    model = Transformer(config)
+    model.load_state_dict(weights)
+    return Checkpoint(model, vocabulary, tasks, content['info'], content['training'])
+
+
+def load_activations(path):
+    """Read what profile.py recorded: `neurons.record`'s counts, with `tasks` and the fingerprint of `base`."""
+    return read(path, 'activations', 'profile.py', build_activations)
+
+
+def build_activations(content):
+    N, L, F = content['token'].shape
+    shapes = [content[name].shape for name in ('sentence', 'positions', 'sentences')]
+    if shapes != [(N, L, F), (N, L), (N, L)] or len(content['tasks']) != N or not isinstance(content['base'], str):
+        raise ValueError
+    return content
 
 
 def fingerprint(model):

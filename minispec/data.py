@@ -89,6 +89,9 @@ class Vocabulary:
     def tag(self, language):
         return self.pieces.piece_to_id(f'<{language}>')
 
+    def has_tag(self, language):
+        return self.pieces.is_control(self.tag(language))
+
     def encode(self, lines):
         """Piece ids of each line, a list of lists, without tag and end of sentence."""
         return self.pieces.encode(lines)
