@@ -9,7 +9,7 @@ if __name__ == '__main__':
     from minispec import UserError, cli, figures
     from minispec.checkpoint import fingerprint, load_checkpoint, write
     from minispec.corpora import open_corpus
-    from minispec.data import Bitext
+    from minispec.data import Bitext, read_lines
     from minispec.neurons import overlap, record, select
     from minispec.training import pick_device
 else:
@@ -44,7 +44,8 @@ def main():
     layers = [f'enc{i + 1}' for i in range(n)] + [f'dec{i + 1}' for i in range(n)]
     if args.layer not in (None, *layers):
         raise UserError(f'--layer {args.layer}: the layers are {", ".join(layers)}')
-    valid = Bitext(open_corpus(args.data), 'valid', tasks, vocabulary, model.config.max_len)
+    corpus = open_corpus(args.data)
+    valid = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len)
 
     device, start = pick_device(args.device), time.monotonic()
     base = fingerprint(model)
@@ -57,7 +58,8 @@ def main():
     iou, chance = overlap(masks)  # (L, N, N)
     shown = [args.layer] if args.layer else [layers[n - 1], layers[-1]]
     figures.print_layers(layers, tasks, masks, iou, chance)
-    figures.print_families(layers, tasks, iou, chance)
+    pairs = [len(read_lines(corpus.files('train', task)[0])) for task in tasks]
+    figures.print_families(layers, tasks, pairs, iou, chance)
     for name in shown:
         figures.print_overlap(name, tasks, iou[layers.index(name)], chance[layers.index(name)])
     if args.plot:

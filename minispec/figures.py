@@ -26,11 +26,18 @@ def compared(tasks, layer):
     return [a for a, b in pairs], [b for a, b in pairs]
 
 
+def alike(tasks, layer, groups):
+    """For each of the pairs `compared` in `layer`: are its two directions of one group? A tensor of bools.
+
+    `groups` has a name for each direction's group, or None.
+    """
+    return torch.tensor([groups[a] is not None and groups[a] == groups[b] for a, b in zip(*compared(tasks, layer))])
+
+
 def related(tasks, layer):
-    """For each of the pairs `compared` in `layer`: are its two languages of one family? A tensor of bools."""
+    """For each of the pairs `compared` in `layer`: are its two languages of one family?"""
     own = 0 if layer.startswith('enc') else 1
-    family = [families().get(task.split('-')[own]) for task in tasks]
-    return torch.tensor([family[a] is not None and family[a] == family[b] for a, b in zip(*compared(tasks, layer))])
+    return alike(tasks, layer, [families().get(task.split('-')[own]) for task in tasks])
 
 
 def nearest_relatives(tasks, layer, iou):
@@ -68,20 +75,21 @@ def print_layers(layers, tasks, masks, iou, chance):
           'target languages).')
 
 
-def print_families(layers, tasks, iou, chance):
-    """Do relatives share more? The mean of IoU minus chance inside families and across; whose nearest is a relative."""
+def print_families(layers, tasks, pairs, iou, chance):
+    """Do relatives share more? The mean of IoU minus chance inside families and across; whose nearest is a relative.
+
+    Beside it, the rival explanation: the same for directions with equally many training `pairs` (N,), and others.
+    """
     if not any(related(tasks, name).any() for name in layers):
         return
-    print('\n         IoU minus chance    nearest one\n'
-          '       relatives   others    is a relative')
+    print('\n                     IoU minus chance\n'
+          '       relatives  others   equally rich  others   nearest one is a relative')
     for layer, name in enumerate(layers):
-        a, b = compared(tasks, name)
-        kin = related(tasks, name)
-        if kin.any():
-            excess = (iou - chance)[layer, a, b]  # one for each pair
-            found, by_chance, of = nearest_relatives(tasks, name, iou[layer])
-            print(f'{name:5}     {excess[kin].mean():6.3f}   {excess[~kin].mean():6.3f}    '
-                  f'{found} of {of} (chance {by_chance:.1f})')
+        kin, equal = related(tasks, name), alike(tasks, name, pairs)
+        excess = (iou - chance)[layer][compared(tasks, name)]  # one for each pair of directions
+        means = [f'{excess[chosen].mean():.3f}' if chosen.any() else '-' for chosen in (kin, ~kin, equal, ~equal)]
+        found, by_chance, of = nearest_relatives(tasks, name, iou[layer])
+        print('{:5} {:>10} {:>7} {:>14} {:>7}   '.format(name, *means) + f'{found} of {of} (chance {by_chance:.1f})')
 
 
 def sparsity(masks):

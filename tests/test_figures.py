@@ -47,13 +47,14 @@ def test_the_table_of_families_by_hand(three, capsys):
     """Above chance by 1/3 - 1/4 = 0.08 in the family; cs overlaps with both as a full layer must: not at all."""
     tasks, _, iou, chance = three
     chance[0, 0, 1] = chance[0, 1, 0] = 0.25
-    print_families(['enc1'], tasks, iou, chance)
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('enc1'))
-    assert line.split() == ['enc1', '0.083', '0.000', '0', 'of', '2', '(chance', '1.0)']
+    for pairs, rich in ([9, 5, 9], ['0.000', '0.042']), ([1, 2, 3], ['-', '0.028']), ([4, 4, 4], ['0.028', '-']):
+        print_families(['enc1'], tasks, pairs, iou, chance)
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('enc1'))
+        assert line.split() == ['enc1', '0.083', '0.000', *rich, '0', 'of', '2', '(chance', '1.0)']
 
 
 def test_without_relatives_no_table_of_families(three, capsys):
-    print_families(['enc1'], ['de-en', 'fr-en', 'cs-en'], *three[2:])
+    print_families(['enc1'], ['de-en', 'fr-en', 'cs-en'], [1, 1, 1], *three[2:])
     assert capsys.readouterr().out == ''
 
 
