@@ -25,7 +25,7 @@ def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
     parser.add_argument('--model', default='specialized.pt', help='checkpoint: a path, or a name in --run')
     parser.add_argument('--beam', type=cli.positive(int), default=5, help='hypotheses side by side; 1 is greedy')
-    parser.add_argument('--length-penalty', type=cli.number, default=1.0, help='divide scores by length to this power')
+    parser.add_argument('--length-penalty', type=cli.length_penalty, default=1.0, help='divide scores by length to this power')
     text = parser.add_argument_group('to translate text')
     text.add_argument('--src', help='language to translate from')
     text.add_argument('--tgt', help='language to translate into')
@@ -62,7 +62,7 @@ def slim(checkpoint, direction):
     model, _, tasks, *_ = checkpoint
     if direction not in tasks:
         raise UserError(f'this model does not translate {direction}; it knows {", ".join(tasks)}')
-    return checkpoint._replace(model=model.slim(tasks.index(direction)), tasks=[direction])
+    return checkpoint._replace(model=model.slim(tasks.index(direction)), tasks=[direction], training=None)
 
 
 def run_model(checkpoint, lines, direction, args):
@@ -128,7 +128,7 @@ def score_test(checkpoint, path, args):
     mean = {name: sum(row[name] for row in scores.values()) / len(scores) for name in columns}
     print(table_row('mean', mean, args.compare), *sorted(signatures), sep='\n')
 
-    folder = path.parent / f'{args.test}.{path.stem}'
+    folder = Path(args.run) / f'{args.test}.{path.stem}'
     make_folder(folder)
     for direction, hypotheses in translations.items():
         write(folder / f'{direction}.txt', ''.join(f'{line}\n' for line in hypotheses))
@@ -145,7 +145,8 @@ def bootstrap(metric, others, hypotheses, references, seed):
     os.environ['SACREBLEU_SEED'] = str(seed + 1)  # it takes its seed from there, and 0 for none
     _, results = PairedTest([('other', others), ('this', hypotheses)], {'BLEU': metric}, [references], test_type='bs')()
     before, after = results['BLEU']
-    return {'other': before.score, 'difference': after.score - before.score, 'p': after.p_value}
+    p = 1.0 if others == hypotheses else after.p_value  # sacreBLEU would call a difference of 0 significant
+    return {'other': before.score, 'difference': after.score - before.score, 'p': p}
 
 
 def table_row(name, row, compare):

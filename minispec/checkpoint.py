@@ -99,6 +99,8 @@ def build_checkpoint(content):
         raise ValueError
     if not all(vocabulary.has_tag(language) for task in tasks for language in task.split('-')):
         raise ValueError
+    if any(weight.untyped_storage().nbytes() < weight.nbytes for weight in weights.values()):
+        raise ValueError  # a large tensor that repeats a small one
     model = Transformer(config)
     model.load_state_dict(weights)
     return Checkpoint(model, vocabulary, tasks, content['info'], content['training'])

@@ -65,10 +65,10 @@ def positive(kind):
     return convert
 
 
-def number(text):
+def length_penalty(text):
     value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f'{text} is not a finite number')
+    if not -10 <= value <= 10:
+        raise argparse.ArgumentTypeError(f'{text} is not a length penalty in -10 ... 10')
     return value
 
 

@@ -12,6 +12,7 @@ import hashlib
 import http.client
 import os
 import re
+import shutil
 import urllib.request
 from itertools import islice, permutations
 from pathlib import Path
@@ -98,6 +99,7 @@ def write_phrasebook(folder):
     if folder.is_dir():
         return folder
     unfinished = folder.with_name(folder.name + '.part')
+    shutil.rmtree(unfinished, ignore_errors=True)  # what an interrupted run left
     make_folder(unfinished)
     others = [phrasebook.language(code) for code in phrasebook.codes() if code != 'en']
     source = phrasebook.sentences()

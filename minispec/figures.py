@@ -7,9 +7,12 @@
 Everything here takes `masks` (N, L, F), `iou` and `chance` (L, N, N) as `neurons.select` and `neurons.overlap` return
 them, the names of the N tasks, and those of the L layers: enc1, enc2, ..., dec1, ...
 """
+import io
+
 import torch
 
 from minispec import UserError
+from minispec.checkpoint import write
 from minispec.phrasebook import families
 
 
@@ -47,11 +50,12 @@ def nearest_relatives(tasks, layer, iou):
     the number that neighbours drawn by chance would give, and of how many.
     """
     relatives = dict(zip(zip(*compared(tasks, layer)), related(tasks, layer).tolist()))
-    found, by_chance, of = 0, 0.0, 0
+    found, by_chance, of = 0.0, 0.0, 0
     for task in range(len(tasks)):
         others = {a if b == task else b: kin for (a, b), kin in relatives.items() if task in (a, b)}
         if any(others.values()):
-            found += others[max(others, key=lambda other: iou[task, other])]
+            nearest = [kin for other, kin in others.items() if iou[task, other] == iou[task, list(others)].max()]
+            found += sum(nearest) / len(nearest)  # of equally near ones, each counts in part
             by_chance += sum(others.values()) / len(others)
             of += 1
     return found, by_chance, of
@@ -89,7 +93,7 @@ def print_families(layers, tasks, pairs, iou, chance):
         excess = (iou - chance)[layer][compared(tasks, name)]  # one for each pair of directions
         means = [f'{excess[chosen].mean():.3f}' if chosen.any() else '-' for chosen in (kin, ~kin, equal, ~equal)]
         found, by_chance, of = nearest_relatives(tasks, name, iou[layer])
-        print('{:5} {:>10} {:>7} {:>14} {:>7}   '.format(name, *means) + f'{found} of {of} (chance {by_chance:.1f})')
+        print('{:5} {:>10} {:>7} {:>14} {:>7}   '.format(name, *means) + f'{found:g} of {of} (chance {by_chance:.1f})')
 
 
 def sparsity(masks):
@@ -142,7 +146,9 @@ def save(figure, folder, name):
     """Write a picture as PNG and as SVG; returns the paths."""
     paths = [folder / f'{name}.{suffix}' for suffix in ('png', 'svg')]
     for path in paths:
-        figure.savefig(path, dpi=150)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=path.suffix[1:], dpi=150)
+        write(path, picture.getvalue())
     return paths
 
 

@@ -165,6 +165,9 @@ def train(checkpoint, data, valid, path, args):
 
             losses = validate(model, valid, args.batch_tokens, dtype)
             mean, seconds = losses.mean().item(), time.monotonic() - start
+            if not math.isfinite(mean):
+                raise UserError(f'the validation loss is {mean} at step {step}; what was saved before stays; '
+                                'try a lower --lr')
             each = '  '.join(f'{x:{len(task)}.2f}' for task, x in zip(tasks, losses.tolist()))
             tqdm.write(f'{step:7,}  {loss_sum / token_sum:10.3f}   {mean:11.3f}  {each}   {speed:15,.0f} '
                        f'{seconds / 60:5.1f} min' + ('  best' if mean < best else ''))

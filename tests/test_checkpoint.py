@@ -95,6 +95,7 @@ def drop(*keys):
     change('weights', 'encoder.0.ffn.w1.bias', to=torch.zeros(9)),
     change('weights', 'masks', to=torch.ones(3, 2, 8, dtype=torch.bool)),
     change('weights', 'extra', to=torch.zeros(1)),
+    change('weights', 'encoder.0.ffn.w1.weight', to=torch.zeros(1).expand(8, 16)),
     change('config', 'd_ff', to=10 ** 12),
     change('config', 'd_model', to=10 ** 12),
     change('config', 'layers', to=10 ** 9),

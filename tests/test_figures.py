@@ -23,6 +23,7 @@ def test_nearest_relatives_by_hand():
         iou[x, y] = iou[y, x] = value
     assert nearest_relatives(TASKS, 'enc1', iou) == (3, pytest.approx(4 / 3), 4)  # chance: one of three others
     assert nearest_relatives(['de-en', 'fr-en', 'xx-en'], 'enc1', torch.eye(3)) == (0, 0, 0)  # no relatives at all
+    assert nearest_relatives(TASKS, 'enc1', torch.ones(8, 8)) == (pytest.approx(4 / 3), pytest.approx(4 / 3), 4)  # all ties
 
 
 def test_figure_1_puts_relatives_side_by_side():

@@ -321,7 +321,10 @@ def test_same_seed_same_sentences_and_none_twice():
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    return write_phrasebook(tmp_path_factory.mktemp('data') / 'phrasebook')
+    folder = tmp_path_factory.mktemp('data')
+    (folder / 'phrasebook.part').mkdir()  # an interrupted run left it, with a language that has since gone
+    (folder / 'phrasebook.part' / 'train.en-xx.en').write_text('stale', encoding='utf-8')
+    return write_phrasebook(folder / 'phrasebook')
 
 
 def test_the_files_of_the_phrasebook(folder):

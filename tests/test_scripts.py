@@ -124,6 +124,11 @@ def test_scores_and_translations_are_written(pipeline, common):
     assert f'{scores["scores"]["de-en"]["BLEU"]:.2f}' in lines[0]
 
 
+def test_a_model_does_not_differ_from_itself(pipeline, common):
+    out = succeed('translate.py', *common, '--test', '--model', 'dense.pt', '--compare', 'dense.pt', '--beam', 1)
+    assert all(line.split()[-2:] == ['+0.00', '1.000'] for line in out.splitlines() if line.startswith(('en-', 'de-', 'fr-')))
+
+
 def test_text_in_is_text_out_line_for_line(pipeline, common, tmp_path):
     text = 'the dog runs\n\na red cat \u2028 eats\r\n   \nbig man\nno final newline'
     code, out, err = call('translate.py', *common, '--src', 'en', '--tgt', 'de', stdin=text.encode())
@@ -242,6 +247,7 @@ def test_wrong_flags_are_one_line(pipeline, common, tmp_path):
     (tmp_path / 'bad.pt').write_bytes(b'no checkpoint')
     assert 'bad.pt is not a minispec checkpoint' in fail('translate.py', *common, '--model', tmp_path / 'bad.pt', '--test')
     assert 'standard input, line 2: not UTF-8' in fail('translate.py', *common, '--src', 'en', '--tgt', 'de', stdin=b'a\n\xff\n')
+    assert 'not a length penalty' in fail('translate.py', *common, '--test', '--length-penalty', 1000)
     assert '-1 is not a seed' in fail('translate.py', *common, '--test', '--seed', -1)
     assert not (tmp_path / 'big').exists() and not list(tmp_path.glob('base*'))
 
