@@ -245,11 +245,7 @@ def test_every_construction_as_written_by_hand(code):
     assert [language(code).say(meaning) for meaning in MEANINGS] == expected
 
 
-def test_every_language_of_the_lexicon_has_sentences_written_by_hand():
-    assert set(SAID) == set(codes())
-
-
-@pytest.mark.parametrize('code', SAID)
+@pytest.mark.parametrize('code', codes())
 def test_no_form_is_missing(code):
     """Say every noun, adjective and verb in every form that a drawn meaning can ask for; an error names the form."""
     table, say = english().sections, language(code).say
@@ -306,10 +302,11 @@ def test_a_missing_form_is_named(tmp_path):
         Language(path)
 
 
-def test_meanings_can_be_drawn_in_hundreds_of_thousands():
-    rng = random.Random(1)
-    drawn = {draw_clause(rng) for _ in range(2000)}
-    assert len(drawn) > 1900
+def test_there_are_hundreds_of_thousands_of_meanings():
+    """By the birthday rule: n draws among m equally likely ones meet about n^2 / 2m that were drawn before."""
+    rng, n = random.Random(1), 5000
+    repeated = n - len({draw_clause(rng, 'says') for _ in range(n)})
+    assert n ** 2 / (2 * max(repeated, 1)) > 200_000
 
 
 def test_same_seed_same_sentences_and_none_twice():
@@ -342,7 +339,7 @@ def test_the_files_of_the_phrasebook(folder):
             assert not train & valid and not train & test and not valid & test
     for family in ('Germanic', 'Romance', 'Slavic'):
         pairs = [sizes[f'en-{code}'] for code in codes() if code != 'en' and language(code).family == family]
-        assert sorted(pairs) == [400, 2000, 8000]
+        assert {400, 2000, 8000} <= set(pairs)
 
 
 def test_the_phrasebook_is_written_once(folder):
