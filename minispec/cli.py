@@ -49,7 +49,7 @@ def add_training_flags(result):
 
 def add_selection_flags(result):
     """The flags of Eq. 1."""
-    result.add_argument('--k', type=percentage, default=95.0, help="%% of a layer's activity that kept neurons carry")
+    result.add_argument('--k', type=percentage, default=70.0, help="%% of a layer's activity that kept neurons carry")
     result.add_argument('--count', choices=['token', 'sentence'], default='token',
                         help="what a neuron's activity is: the positions, or the sentences, in which it fires")
 
