@@ -3,9 +3,12 @@
     RUN/base.pt + RUN/activations.pt  ->  RUN/specialized.pt     (--control neurons, the method)
     RUN/base.pt                       ->  RUN/dense.pt           (--control dense: the base, simply trained on)
     RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt          (--control random: as many neurons, drawn by chance)
+                                          RUN/swapped.pt         (--control swapped: another direction's neurons)
+                                          RUN/shared.pt          (--control shared: the same for all, plain pruning)
 
-The three share the base, the batches and their order, the schedule and the number of updates (unless --patience ends
-one early); each keeps its best by validation loss. What the method is worth is `neurons` against `dense`.
+All share the base, the batches and their order, the schedule and the number of updates (unless --patience ends one
+early); each keeps its best by validation loss. What the method is worth is `neurons` against `dense`; what choosing the
+neurons is worth, `neurons` against `random`.
 """
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from minispec import UserError, cli
 from minispec.checkpoint import fingerprint, load_activations, load_checkpoint
 from minispec.corpora import open_corpus
 from minispec.data import Bitext
-from minispec.neurons import select, shuffled
+from minispec.neurons import select, shared, shuffled, swapped
 from minispec.training import train
 
 
@@ -25,8 +28,9 @@ def arguments():
     cli.add_selection_flags(parser)
     parser.add_argument('--k-encoder', type=cli.percentage, help='k of the encoder (default: --k); 100: all of it')
     parser.add_argument('--k-decoder', type=cli.percentage, help='k of the decoder (default: --k); 100: all of it')
-    parser.add_argument('--control', choices=['neurons', 'random', 'dense'], default='neurons',
-                        help='which neurons a direction has: its own, as many random ones, or all')
+    parser.add_argument('--control', choices=['neurons', 'dense', 'random', 'swapped', 'shared'], default='neurons',
+                        help="which neurons a direction has: its own, all, as many random ones, another direction's, or "
+                             'those that all directions together use most')
     return parser.parse_args(), parser
 
 
@@ -40,7 +44,8 @@ def choose_masks(base, args):
         raise UserError(f'{path} was recorded in another base than {Path(args.run) / "base.pt"}; run profile.py again')
     encoder, decoder = activations[args.count].chunk(2, dim=1)  # (N, L/2, F) each
     masks = torch.cat([select(encoder, args.k_encoder or args.k), select(decoder, args.k_decoder or args.k)], dim=1)
-    return shuffled(masks, args.seed) if args.control == 'random' else masks
+    return {'neurons': lambda: masks, 'random': lambda: shuffled(masks, args.seed), 'swapped': lambda: swapped(masks),
+            'shared': lambda: shared(activations[args.count], masks)}[args.control]()
 
 
 def main():

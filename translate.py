@@ -51,8 +51,8 @@ def find(name, args):
 
 
 def load(path, args):
-    made_by = {'base': 'train.py', 'dense': 'specialize.py --control dense', 'random': 'specialize.py --control random'}
-    checkpoint = load_checkpoint(path, made_by.get(path.stem, 'specialize.py'))
+    made_by = {'base': 'train.py', 'specialized': 'specialize.py'}
+    checkpoint = load_checkpoint(path, made_by.get(path.stem, f'specialize.py --control {path.stem}'))
     checkpoint.model.to(pick_device(args.device))
     return checkpoint
 

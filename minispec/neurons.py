@@ -80,6 +80,25 @@ def shuffled(masks, seed):
     return masks.gather(-1, noise.argsort(-1))
 
 
+def swapped(masks):
+    """The `swapped` control: each task gets the neurons of the task half a list away, so that none keeps its own.
+
+    With English first, as a corpus lists its directions, that is one with other languages on both sides.
+    """
+    return masks.roll(len(masks) // 2, dims=0)
+
+
+def shared(counts, masks):
+    """The `shared` control: all tasks get the same neurons, plain pruning without specialization.
+
+    In each layer as many as `masks` (N, L, F) keeps on average, those that fire most often over all tasks, whose counts
+    (N, L, F) weigh alike however much text was recorded for each.
+    """
+    rate = counts.double() / counts.sum(-1, keepdim=True).clamp(min=1)  # (N, L, F), a neuron's share of a task's activity
+    rank = rate.mean(0).argsort(dim=-1, descending=True, stable=True).argsort(-1)  # (L, F), 0 for the most active
+    return (rank < masks.sum(-1).double().mean(0).round()[:, None]).expand_as(masks)
+
+
 def overlap(masks):
     """Intersection over union of every two tasks' neurons in each layer, (L, N, N), and the same by chance alone.
 

@@ -4,7 +4,7 @@ import torch
 from conftest import make_batch
 
 from minispec.model import PAD
-from minispec.neurons import overlap, record, select, shuffled
+from minispec.neurons import overlap, record, select, shared, shuffled, swapped
 
 
 def kept(counts, k):
@@ -104,6 +104,19 @@ def test_random_control_keeps_the_density_of_every_row():
     assert torch.equal(random.sum(-1), masks.sum(-1)) and not torch.equal(random, masks)
     assert torch.equal(random, shuffled(masks, seed=5)) and not torch.equal(random, shuffled(masks, seed=6))
     assert not torch.equal(random[0, 0].nonzero(), random[1, 0].nonzero())
+
+
+def test_swapped_control_gives_every_task_another_ones_neurons():
+    masks = torch.eye(6).bool()[:, None]  # (N=6, L=1, F=6): task t has neuron t alone
+    given = swapped(masks).nonzero()[:, 2].tolist()
+    assert given == [3, 4, 5, 0, 1, 2]  # en-cs en-de en-fr cs-en de-en fr-en: no language on the same side
+
+
+def test_shared_control_by_hand():
+    counts = torch.tensor([[[80, 0, 20, 0]], [[0, 5, 3, 2]]])  # (N=2, L=1, F=4); shares .8 0 .2 0 and 0 .5 .3 .2
+    masks = torch.tensor([[[1, 0, 0, 0]], [[0, 1, 1, 1]]]).bool()  # 1 and 3 neurons: 2 on average
+    both = shared(counts, masks)
+    assert both.int().tolist() == [[[1, 1, 0, 0]]] * 2  # the sums are .8 .5 .5 .2; ties by index
 
 
 def test_overlap_by_hand():
