@@ -231,21 +231,15 @@ class Transformer(nn.Module):
         """Scores over the vocabulary for x (..., D): (..., V)."""
         return nn.functional.linear(x, self.embedding.weight)
 
-    def teacher_forced(self, src, tgt, task):
-        """The decoder's output (B, T, D) at each position, given the right tokens before it.
+    def forward(self, src, tgt, task):
+        """The decoder's output (n, D) at the n tokens of tgt[:, 1:] that are not PAD, row after row, given those before.
 
-        src (B, S) and tgt (B, T + 1) are rows <tag> pieces </s> PAD ..., task (B,) indexes `masks`.
+        src (B, S) and tgt (B, T + 1) are rows <tag> pieces </s> PAD ..., task (B,) indexes `masks`. `project` makes
+        scores of it. Padding is not projected at all: the vocabulary's product is the largest of the model.
         """
         memory, src_mask = self.encode(src, task)
-        return self.decode(tgt[:, :-1], task, self.new_cache(memory), src_mask)  # (B, T, D)
-
-    def forward(self, src, tgt, task):
-        """Teacher-forced scores (n, V) for the n tokens of tgt[:, 1:] that are not PAD, row after row.
-
-        Padding is not projected at all: the vocabulary's product is the largest of the model.
-        """
-        x = self.teacher_forced(src, tgt, task)  # (B, T, D)
-        return self.project(x[tgt[:, 1:] != PAD])  # (n, V)
+        x = self.decode(tgt[:, :-1], task, self.new_cache(memory), src_mask)  # (B, T, D)
+        return x[tgt[:, 1:] != PAD]  # (n, D)
 
 
 def all_on(d_ff, n_tasks):

@@ -44,7 +44,7 @@ def record(model, batches):
     hooks = [ffn.relu.register_forward_hook(listen(layer)) for layer, ffn in enumerate(model.ffns)]
     try:
         for src, tgt, task in batches:
-            model.teacher_forced(src, tgt, task)  # and no scores over the vocabulary, which would take as long again
+            model(src, tgt, task)  # and no scores over the vocabulary, which would take as long again
     finally:
         for hook in hooks:
             hook.remove()
@@ -94,7 +94,7 @@ def shared(counts, masks):
     In each layer as many as `masks` (N, L, F) keeps on average, those that fire most often over all tasks, whose counts
     (N, L, F) weigh alike however much text was recorded for each.
     """
-    rate = counts.double() / counts.sum(-1, keepdim=True).clamp(min=1)  # (N, L, F), a neuron's share of a task's activity
+    rate = counts.double() / counts.sum(-1, keepdim=True).clamp(min=1)  # (N, L, F), its share of a task's activity
     rank = rate.mean(0).argsort(dim=-1, descending=True, stable=True).argsort(-1)  # (L, F), 0 for the most active
     return (rank < masks.sum(-1).double().mean(0).round()[:, None]).expand_as(masks)
 

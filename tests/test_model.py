@@ -10,7 +10,7 @@ from minispec.model import PAD, Dropout, FeedForward
 
 def loss_of(model, batch):
     targets = batch.tgt[:, 1:]
-    return F.cross_entropy(model(*batch), targets[targets != PAD], reduction='sum')
+    return F.cross_entropy(model.project(model(*batch)), targets[targets != PAD], reduction='sum')
 
 
 def test_an_unselected_neuron_is_exactly_off(model, batch):
@@ -44,17 +44,17 @@ def test_off_means_that_the_weights_do_not_matter(model, batch):
 
 
 def test_a_mixed_batch_is_its_single_direction_batches(model, batch):
-    """Scores and summed gradients of four sentences at once are those of each by itself."""
+    """Outputs and summed gradients of four sentences at once are those of each by itself."""
     loss_of(model, batch).backward()
-    mixed_scores, mixed_gradients = model(*batch), [p.grad.clone() for p in model.parameters()]
+    mixed, mixed_gradients = model(*batch), [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
-    scores = []
+    outputs = []
     for i in range(len(batch.task)):
         src_length, tgt_length = int((batch.src[i] != PAD).sum()), int((batch.tgt[i] != PAD).sum())
         single = type(batch)(batch.src[i:i + 1, :src_length], batch.tgt[i:i + 1, :tgt_length], batch.task[i:i + 1])
         loss_of(model, single).backward()
-        scores.append(model(*single))
-    torch.testing.assert_close(torch.cat(scores), mixed_scores, atol=1e-5, rtol=1e-5)
+        outputs.append(model(*single))
+    torch.testing.assert_close(torch.cat(outputs), mixed, atol=1e-5, rtol=1e-5)
     for parameter, gradient in zip(model.parameters(), mixed_gradients):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-4)
 
@@ -85,11 +85,11 @@ def test_ffn_worked_by_hand():
 @torch.no_grad()
 @pytest.mark.parametrize('task', [0, 1, 2])
 def test_a_slim_model_is_the_masked_one(model, task):
-    """The same scores, from the task's neurons and nothing of the others."""
+    """The same output, from the task's neurons and nothing of the others."""
     batch = make_batch([(5, 7), (3, 4), (8, 2)], [task] * 3)
     slim = model.slim(task)
-    scores = slim(batch.src, batch.tgt, torch.zeros_like(batch.task))
-    torch.testing.assert_close(scores, model(*batch), atol=1e-5, rtol=1e-5)
+    output = slim(batch.src, batch.tgt, torch.zeros_like(batch.task))
+    torch.testing.assert_close(output, model(*batch), atol=1e-5, rtol=1e-5)
     assert [ffn.w1.weight.size(0) for ffn in slim.ffns] == model.masks[task].sum(-1).tolist()
     off = int((~model.masks[task]).sum())
     assert sum(p.numel() for p in slim.parameters()) == sum(p.numel() for p in model.parameters()) - off * (2 * 16 + 1)
@@ -137,21 +137,21 @@ def test_layers_are_torchs_own(model, batch):
         y = theirs(y, memory, tgt_mask=causal, memory_key_padding_mask=src_pad)
     real = batch.tgt[:, 1:] != PAD
     expected = F.linear(model.decoder_norm(y)[real], model.embedding.weight)
-    torch.testing.assert_close(model(*batch), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.project(model(*batch)), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_positions_and_causality(model):
-    """Word order matters, and the score at a position does not depend on the tokens after it."""
+    """Word order matters, and the output at a position does not depend on the tokens after it."""
     batch = make_batch([(6, 6)], [0])
-    scores = model(*batch)
+    output = model(*batch)
     tgt = batch.tgt.clone()
     tgt[0, 4] = 7 if tgt[0, 4] != 7 else 8
     changed = model(batch.src, tgt, batch.task)
-    assert torch.equal(changed[:4], scores[:4]) and not torch.allclose(changed[4:], scores[4:])
+    assert torch.equal(changed[:4], output[:4]) and not torch.allclose(changed[4:], output[4:])
     src = batch.src.clone()
     src[0, 1:3] = src[0, [2, 1]]
-    assert not torch.allclose(model(src, batch.tgt, batch.task), scores)
+    assert not torch.allclose(model(src, batch.tgt, batch.task), output)
 
 
 def test_dropout_keeps_the_mean_and_drops_its_share():

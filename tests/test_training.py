@@ -11,7 +11,7 @@ from minispec.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_c
 from minispec.corpora import Corpus
 from minispec.data import Bitext, Vocabulary, read_lines
 from minispec.model import PAD, Config, Transformer
-from minispec.training import learning_rate, pick_device, pick_dtype, train, update, validate
+from minispec.training import Diverged, SmoothedCrossEntropy, learning_rate, pick_device, pick_dtype, train, update, validate
 
 
 def adam(model):
@@ -35,7 +35,7 @@ def test_an_update_by_hand(model, batch):
     """Label smoothing 0.1, the mean over tokens, and a gradient that is clipped to norm 1 before the step."""
     before = copy.deepcopy(model)
     loss, _ = update(model, torch.optim.SGD(model.parameters(), lr=1.0), [batch], torch.float32)
-    log_probs = before(*batch).log_softmax(-1)
+    log_probs = before.project(before(*batch)).log_softmax(-1)
     targets = batch.tgt[:, 1:][batch.tgt[:, 1:] != PAD]
     own = log_probs[torch.arange(len(targets)), targets]
     expected = -(0.9 * own + 0.1 * log_probs.mean(-1)).mean()
@@ -47,10 +47,34 @@ def test_an_update_by_hand(model, batch):
         torch.testing.assert_close(after, old - old.grad / norm, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize('n', [0, 1, 1100])
+def test_the_loss_in_slices_is_torchs_loss_in_one_piece(n):
+    """Value and both gradients; 1,100 tokens are three slices."""
+    torch.manual_seed(0)
+    x, weight, targets = torch.randn(n, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True), torch.randint(30, (n,))
+    expected = torch.nn.functional.cross_entropy(x @ weight.T, targets, reduction='none', label_smoothing=0.1)  # (n,)
+    gradients = torch.autograd.grad(expected.sum() / 7, (x, weight))
+    loss, each = SmoothedCrossEntropy.apply(x, weight, targets)
+    torch.testing.assert_close(each, expected.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss.detach(), each.sum())
+    for found, right in zip(torch.autograd.grad(loss / 7, (x, weight)), gradients):
+        torch.testing.assert_close(found, right, atol=1e-4, rtol=1e-5)
+
+
+def test_the_tasks_whose_loss_is_no_number_are_named_and_no_weight_moves(model, batch):
+    lost = (batch.task == 2)[:, None, None]  # (B, 1, 1)
+    model.encoder_norm.register_forward_hook(lambda module, inputs, x: x.masked_fill(lost, torch.nan))
+    before = fingerprint(model)
+    with pytest.raises(Diverged) as diverged:
+        update(model, adam(model), [batch], torch.float32)
+    assert diverged.value.args == ([2],)
+    assert fingerprint(model) == before
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved(setting, tmp_path):
     setting(tmp_path / 'base.pt', steps=3)
     before = (tmp_path / 'base.pt').read_bytes()
-    with pytest.raises(UserError, match='at step .*try a lower --lr'):
+    with pytest.raises(UserError, match='the loss of .*en-de.* at step 2; .*try a lower --lr'):
         setting(tmp_path / 'base.pt', steps=9, lr=1e30)
     assert (tmp_path / 'base.pt').read_bytes() == before
 
@@ -193,7 +217,7 @@ def test_validation_loss_is_the_mean_of_each_directions_tokens(model, batch):
     losses = validate(model, One, 100)
     for task in range(3):
         rows = batch.task == task
-        scores = model(batch.src[rows], batch.tgt[rows], batch.task[rows])
+        scores = model.project(model(batch.src[rows], batch.tgt[rows], batch.task[rows]))
         targets = batch.tgt[rows, 1:][batch.tgt[rows, 1:] != PAD]
         assert losses[task].item() == pytest.approx(torch.nn.functional.cross_entropy(scores, targets).item(), rel=1e-5)
 
