@@ -45,7 +45,7 @@ def main():
     if args.layer not in (None, *layers):
         raise UserError(f'--layer {args.layer}: the layers are {", ".join(layers)}')
     corpus = open_corpus(args.data)
-    valid = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len)
+    valid = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
 
     device, start = pick_device(args.device), time.monotonic()
     base = fingerprint(model)
@@ -58,7 +58,7 @@ def main():
     iou, chance = overlap(masks)  # (L, N, N)
     shown = [args.layer] if args.layer else [layers[n - 1], layers[-1]]
     figures.print_layers(layers, tasks, masks, iou, chance)
-    pairs = [len(read_lines(corpus.files('train', task)[0])) for task in tasks]
+    pairs = [sum(1 for _ in read_lines(corpus.files('train', task)[0])) for task in tasks]
     figures.print_families(layers, tasks, pairs, iou, chance)
     for name in shown:
         figures.print_overlap(name, tasks, iou[layers.index(name)], chance[layers.index(name)])

@@ -63,8 +63,8 @@ def main():
         checkpoint = base._replace(info={'phase': args.control, 'base': base.info}, training=None)
     model, vocabulary, tasks = checkpoint[:3]
     corpus = open_corpus(args.data)
-    data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len)
-    valid = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len)
+    data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len, args.run)
+    valid = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
     off = 1 - model.masks.double().mean((0, 2))  # (L,)
     print('neurons off, by layer: ' + ' '.join(f'{x:.2f}' for x in off.tolist()))
     best = train(checkpoint, data, valid, path, args)

@@ -2,6 +2,7 @@
 
     corpus  ->  RUN/base.pt
 """
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -9,9 +10,10 @@ import torch
 from minispec import cli
 from minispec.checkpoint import Checkpoint, load_checkpoint
 from minispec.corpora import open_corpus
-from minispec.data import Bitext, Vocabulary, read_lines
+from minispec.data import Bitext, read_lines
 from minispec.model import Config, Transformer
 from minispec.training import train
+from minispec.vocabulary import Vocabulary
 
 
 def arguments():
@@ -33,7 +35,8 @@ def arguments():
 def untrained(corpus, args):
     """A vocabulary from the training text, and a model with random weights."""
     texts = sorted({path for direction in corpus.directions for path in corpus.files('train', direction)})
-    lines = [line for path in texts for line in read_lines(path)]
+    every = -(-sum(1 for path in texts for _ in read_lines(path)) // 400_000)  # so many lines teach it enough
+    lines = islice(chain.from_iterable(map(read_lines, texts)), 0, None, every)
     vocabulary = Vocabulary.train(lines, args.vocab_size, corpus.languages)
     tasks = corpus.directions
     config = Config(len(vocabulary), len(tasks), args.d_model, args.d_ff, args.layers, args.heads, args.dropout)
@@ -53,8 +56,8 @@ def main():
     if not args.resume:
         checkpoint = untrained(corpus, args)
     model, vocabulary, tasks = checkpoint[:3]
-    data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len)
-    valid = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len)
+    data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len, args.run)
+    valid = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
     print('training pairs: ' + ', '.join(f'{task} {size:,}' for task, size in zip(tasks, data.sizes().tolist())))
     best = train(checkpoint, data, valid, path, args)
     print(f'wrote {path} (validation loss {best:.3f}); next: python profile.py --data {args.data} --run {args.run}')

@@ -16,7 +16,7 @@ from sacrebleu.significance import PairedTest
 from minispec import UserError, cli
 from minispec.checkpoint import load_checkpoint, make_folder, save_checkpoint, write
 from minispec.corpora import open_corpus
-from minispec.data import check_aligned, read_lines, split_lines
+from minispec.data import check_aligned, decode_lines, read_lines
 from minispec.decoding import translate
 from minispec.training import pick_device
 
@@ -85,8 +85,8 @@ def save_slim(checkpoint, path, args):
 
 
 def translate_text(checkpoint, args):
-    lines = read_lines(args.input) if args.input else split_lines(sys.stdin.buffer.read(), 'standard input')
-    for line in run_model(checkpoint, lines, f'{args.src}-{args.tgt}', args):
+    lines = read_lines(args.input) if args.input else decode_lines(sys.stdin.buffer, 'standard input')
+    for line in run_model(checkpoint, list(lines), f'{args.src}-{args.tgt}', args):
         print(line)
 
 
@@ -100,7 +100,7 @@ def metrics_for(language):
 
 
 def read_pair(src_path, tgt_path):
-    sources, references = read_lines(src_path), read_lines(tgt_path)
+    sources, references = list(read_lines(src_path)), list(read_lines(tgt_path))
     check_aligned(src_path, len(sources), tgt_path, len(references))
     return sources, references
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 
 from minispec import UserError
-from minispec.data import Vocabulary
 from minispec.model import Config, Transformer
+from minispec.vocabulary import Vocabulary
 
 VERSION = 1  # of the files below; whoever changes what they hold counts it up
 

@@ -7,47 +7,51 @@ A sentence is a row of pieces from one SentencePiece vocabulary that all languag
 
 The tags are control symbols: no text that a user types can turn into one.
 """
+import contextlib
 import gzip
-import io
-import re
+import hashlib
 import zlib
+from array import array
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-import sentencepiece
 import torch
 
 from minispec import UserError
+from minispec.checkpoint import make_folder, read, write
 from minispec.model import PAD
+from minispec.vocabulary import EOS
 
-EOS = 2
+
+@contextlib.contextmanager
+def opened(path):
+    """A file, .gz or plain, open for reading bytes; UserError if that fails now or later."""
+    try:
+        with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f'cannot read {path}: {error}')
 
 
 def read_lines(path):
-    r"""The lines of a UTF-8 file, .gz or plain, without their ends. Only \n and \r\n end a line.
+    """The lines of a UTF-8 file, .gz or plain, without their ends, one by one."""
+    with opened(Path(path)) as file:
+        yield from decode_lines(file, path)
 
-    (`str.splitlines` would also split at U+2028, U+0085 and others, and so put two languages out of step.)
+
+def decode_lines(file, name):
+    r"""The lines of a file that is open for reading bytes; `name` says in an error which it is.
+
+    Only \n and \r\n end a line. (`str.splitlines` would also split at U+2028, U+0085 and others, and so put two
+    languages out of step.)
     """
-    path = Path(path)
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f'cannot read {path}: {error}')
-    return split_lines(raw, path)
-
-
-def split_lines(raw, name):
-    """Split bytes into lines of text; `name` says in an error where they came from."""
-    lines = raw.removeprefix(b'\xef\xbb\xbf').split(b'\n')
-    if lines[-1] == b'':
-        lines.pop()  # the end of the last line is not the start of another
-    text = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(file, 1):
+        line = line.removeprefix(b'\xef\xbb\xbf') if number == 1 else line  # the mark that some editors begin with
         try:
-            text.append(line.removesuffix(b'\r').decode('utf-8'))
+            yield line.removesuffix(b'\n').removesuffix(b'\r').decode('utf-8')
         except UnicodeDecodeError:
             raise UserError(f'{name}, line {number}: not UTF-8 text; convert the file to UTF-8 first')
-    return text
 
 
 def check_aligned(src_path, src_size, tgt_path, tgt_size):
@@ -57,48 +61,6 @@ def check_aligned(src_path, src_size, tgt_path, tgt_size):
                         'line n of one must be the translation of line n of the other')
     if not src_size:
         raise UserError(f'{src_path} and {tgt_path} are empty')
-
-
-class Vocabulary:
-    """The SentencePiece model of all languages, with a tag for each of them."""
-
-    def __init__(self, proto):
-        self.proto = proto  # the serialized model, which checkpoints carry
-        self.pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
-
-    @classmethod
-    def train(cls, lines, size, languages):
-        """Learn `size` pieces (BPE: the same text gives the same pieces) from a list of lines."""
-        model = io.BytesIO()
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(lines), model_writer=model, vocab_size=size, model_type='bpe',
-                character_coverage=1.0, pad_id=PAD, unk_id=1, eos_id=EOS, bos_id=-1,
-                control_symbols=[f'<{language}>' for language in languages], minloglevel=2)
-        except RuntimeError as error:
-            if largest := re.search(r'value <= (\d+)', str(error)):
-                raise UserError(f'--vocab-size {size} is more than this text supports; the largest is {largest[1]}')
-            if smallest := re.search(r'required_chars\. \d+ vs (\d+)', str(error)):
-                raise UserError(f'--vocab-size {size} does not hold every character; the smallest is {smallest[1]}')
-            raise UserError(f'SentencePiece cannot learn {size} pieces from this text: {error}')
-        return cls(model.getvalue())
-
-    def __len__(self):
-        return len(self.pieces)
-
-    def tag(self, language):
-        return self.pieces.piece_to_id(f'<{language}>')
-
-    def has_tag(self, language):
-        return self.pieces.is_control(self.tag(language))
-
-    def encode(self, lines):
-        """Piece ids of each line, a list of lists, without tag and end of sentence."""
-        return self.pieces.encode(lines)
-
-    def decode(self, rows):
-        """Text of each row of piece ids."""
-        return self.pieces.decode(rows)
 
 
 class Batch(NamedTuple):
@@ -111,41 +73,74 @@ class Batch(NamedTuple):
         return Batch(*(x.to(device) for x in self))
 
 
-def flatten(paths, vocabulary):
-    """All files' pieces end to end in one tensor, and for each path starts and lengths of its lines (2, lines)."""
-    flat, where, size = [], {}, 0
+def encode_files(paths, vocabulary):
+    """All files' pieces end to end in one tensor, and the lengths of each file's lines, (lines,); 32-bit integers."""
+    pieces, lengths = array('i'), []
     for path in paths:
-        rows = vocabulary.encode(read_lines(path))
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)  # (lines,)
-        where[path] = torch.stack([size + lengths.cumsum(0) - lengths, lengths])  # (2, lines)
-        flat.append(torch.tensor([piece for row in rows for piece in row], dtype=torch.int32))
-        size += len(flat[-1])
-    return torch.cat(flat), where
+        lines, of_file = read_lines(path), array('i')
+        while block := list(islice(lines, 10_000)):  # as Python's lists, the pieces of all would fill the memory
+            rows = vocabulary.encode(block)
+            pieces.extend(chain.from_iterable(rows))
+            of_file.extend(map(len, rows))
+        lengths.append(torch.tensor(of_file, dtype=torch.int32))
+    pieces.append(PAD)  # no line's; `frombuffer`, which saves a copy of all this, refuses to take nothing at all
+    return torch.frombuffer(pieces, dtype=torch.int32), lengths
+
+
+def load_pieces(paths, vocabulary, cache):
+    """What `encode_files` returns: read from the file `cache` if it was made of this text, else made and kept there."""
+    digest = hashlib.sha256(vocabulary.proto)
+    for path in paths:
+        with opened(path) as file:
+            digest.update(b'file')
+            for line in file:
+                digest.update(line)
+    made_of = digest.hexdigest()
+
+    def build(content):
+        if content['made_of'] != made_of:
+            raise ValueError
+        return content['pieces'], content['lengths']
+
+    with contextlib.suppress(UserError):  # not there, damaged, or made of something else: all the same
+        return read(cache, 'text', '', build)
+    pieces, lengths = encode_files(paths, vocabulary)
+    make_folder(cache.parent)
+    write(cache, {'kind': 'text', 'made_of': made_of, 'pieces': pieces, 'lengths': lengths})
+    return pieces, lengths
 
 
 class Bitext:
     """The sentence pairs of one split, all directions together.
 
-    A pair is five numbers: where its two sentences start in the flat tensor `tokens`, how long they are, and its task.
-    A file lies in `tokens` once, however many directions use it.
+    A pair is three numbers: its two lines, and its task. All lines of all files are numbered through, and lie end to end
+    in the tensor `pieces`, each file once, however many directions use it: `start` and `length` say where.
     """
 
-    def __init__(self, corpus, split, directions, vocabulary, max_len):
-        """Read and encode `split` of these directions; max_len positions must hold a sentence with its tag and </s>."""
+    def __init__(self, corpus, split, directions, vocabulary, max_len, folder):
+        """Read and encode `split` of these directions; max_len positions must hold a sentence with its tag and </s>.
+
+        What was encoded is kept in `folder`, so that the next start on the same text takes it from there.
+        """
         self.tags = torch.tensor([[vocabulary.tag(language) for language in direction.split('-')]
                                   for direction in directions])  # (N, 2)
         files = [corpus.files(split, direction) for direction in directions]
-        self.tokens, where = flatten(dict.fromkeys(path for pair in files for path in pair), vocabulary)
+        paths = list(dict.fromkeys(path for pair in files for path in pair))
+        self.pieces, lengths = load_pieces(paths, vocabulary, Path(folder) / f'{split}.text.pt')
+        self.length = torch.cat(lengths)  # (lines of all files,)
+        self.start = self.length.cumsum(0) - self.length  # (lines of all files,)
+        numbers = dict(zip(paths, torch.arange(len(self.length)).split([len(of_file) for of_file in lengths])))
         self.n_dropped, pairs = 0, []
         for task, (src_path, tgt_path) in enumerate(files):
-            src, tgt = where[src_path], where[tgt_path]  # (2, n) each: starts and lengths
-            check_aligned(src_path, src.size(1), tgt_path, tgt.size(1))
-            fits = (torch.minimum(src[1], tgt[1]) > 0) & (torch.maximum(src[1], tgt[1]) + 2 <= max_len)  # (n,)
+            src, tgt = numbers[src_path], numbers[tgt_path]  # (n,) each
+            check_aligned(src_path, len(src), tgt_path, len(tgt))
+            lengths = torch.stack([self.length[src], self.length[tgt]])  # (2, n)
+            fits = (lengths.amin(0) > 0) & (lengths.amax(0) + 2 <= max_len)  # (n,)
             if not fits.any():
                 raise UserError(f'{src_path} and {tgt_path} have no pair of lines with text on both sides that fits')
             self.n_dropped += int((~fits).sum())
-            pairs.append(torch.cat([src, tgt, torch.full_like(src[:1], task)])[:, fits])  # (5, n)
-        self.src_start, self.src_len, self.tgt_start, self.tgt_len, self.task = torch.cat(pairs, dim=1)  # (pairs,) each
+            pairs.append(torch.stack([src, tgt, torch.full_like(src, task)])[:, fits])  # (3, n')
+        self.src, self.tgt, self.task = torch.cat(pairs, dim=1)  # (pairs,) each
 
     def __len__(self):
         return len(self.task)
@@ -175,8 +170,9 @@ class Bitext:
 
         A batch has at most `batch_tokens` positions on its longer side, padding included, but at least one pair.
         """
-        order = order[(self.tgt_len[order] * (self.src_len.max() + 1) + self.src_len[order]).argsort(stable=True)]
-        widths = torch.maximum(self.src_len, self.tgt_len)[order] + 2
+        src, tgt = self.length[self.src[order]], self.length[self.tgt[order]]  # (n,) each
+        by_length = (tgt * (src.max() + 1) + src).argsort(stable=True)  # (n,)
+        order, widths = order[by_length], torch.maximum(src, tgt)[by_length] + 2
         batches, start, widest = [], 0, 0
         for i, width in enumerate(widths.tolist()):
             widest = max(widest, width)
@@ -200,14 +196,15 @@ class Bitext:
     def batch(self, index):
         """The pairs `index` (B,) as a padded Batch."""
         tags = self.tags[self.task[index]]  # (B, 2)
-        return Batch(self._rows(tags[:, 0], self.src_start[index], self.src_len[index]),
-                     self._rows(tags[:, 1], self.tgt_start[index], self.tgt_len[index]), self.task[index])
+        src, tgt = self._rows(tags[:, 0], self.src[index]), self._rows(tags[:, 1], self.tgt[index])
+        return Batch(src, tgt, self.task[index])
 
-    def _rows(self, tags, starts, lengths):
-        """<tag> pieces </s> PAD ... for sentences that start at `starts` (B,); returns (B, longest + 2)."""
+    def _rows(self, tags, lines):
+        """<tag> pieces </s> PAD ... of lines (B,); returns (B, longest + 2)."""
+        starts, lengths = self.start[lines], self.length[lines].long()  # (B,) each
         column = torch.arange(int(lengths.max()))  # (longest,)
         inside = column < lengths[:, None]  # (B, longest)
         pieces = torch.full(inside.shape, PAD)
-        pieces[inside] = self.tokens[(starts[:, None] + column)[inside]].long()
+        pieces[inside] = self.pieces[(starts[:, None] + column)[inside]].long()
         rows = torch.cat([tags[:, None], pieces, torch.full_like(tags, PAD)[:, None]], dim=1)  # (B, longest + 2)
         return rows.scatter_(1, lengths[:, None] + 1, EOS)

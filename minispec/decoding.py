@@ -1,8 +1,8 @@
 """Greedy and beam search, with cached keys and values."""
 import torch
 
-from minispec.data import EOS
 from minispec.model import PAD
+from minispec.vocabulary import EOS
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from minispec import decoding  # noqa: E402
 from minispec.corpora import open_corpus  # noqa: E402
-from minispec.data import EOS, Bitext, Vocabulary, read_lines  # noqa: E402
+from minispec.data import Bitext, read_lines  # noqa: E402
 from minispec.model import PAD, Config, Transformer  # noqa: E402
 from minispec.neurons import record  # noqa: E402
 from minispec.training import update, validate  # noqa: E402

@@ -9,9 +9,9 @@ import torch
 
 from minispec import UserError
 from minispec.checkpoint import VERSION, Checkpoint, load_activations, load_checkpoint, save_checkpoint, write
-from minispec.data import Vocabulary
 from minispec.model import Config, Transformer
 from minispec.neurons import record
+from minispec.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope='module')

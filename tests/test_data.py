@@ -9,8 +9,9 @@ import torch
 
 from minispec import UserError, corpora
 from minispec.corpora import Corpus, open_corpus
-from minispec.data import EOS, Bitext, Vocabulary, read_lines
+from minispec.data import Bitext, read_lines
 from minispec.model import PAD
+from minispec.vocabulary import EOS, Vocabulary
 
 
 @pytest.fixture(scope='module')
@@ -20,9 +21,9 @@ def vocabulary(corpus_folder):
 
 
 @pytest.fixture
-def bitext(corpus_folder, vocabulary):
+def bitext(corpus_folder, vocabulary, tmp_path):
     corpus = Corpus(corpus_folder)
-    return Bitext(corpus, 'train', corpus.directions, vocabulary, max_len=64)
+    return Bitext(corpus, 'train', corpus.directions, vocabulary, 64, tmp_path)
 
 
 def write_pair(folder, english, german, split='train'):
@@ -44,14 +45,14 @@ def write_pair(folder, english, german, split='train'):
 def test_lines_end_in_newlines_only(tmp_path, raw, lines):
     (tmp_path / 'plain').write_bytes(raw)
     (tmp_path / 'packed.gz').write_bytes(gzip.compress(raw))
-    assert read_lines(tmp_path / 'plain') == lines
-    assert read_lines(tmp_path / 'packed.gz') == lines
+    assert list(read_lines(tmp_path / 'plain')) == lines
+    assert list(read_lines(tmp_path / 'packed.gz')) == lines
 
 
 def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
     (tmp_path / 'latin').write_bytes('gut\nschön\n'.encode('latin-1'))
     with pytest.raises(UserError, match='latin, line 2: not UTF-8'):
-        read_lines(tmp_path / 'latin')
+        list(read_lines(tmp_path / 'latin'))
 
 
 @pytest.mark.parametrize('raw', [b'no gzip at all', gzip.compress(b'line\n' * 1000)[:-20],
@@ -59,7 +60,7 @@ def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
 def test_a_broken_gz_is_named(tmp_path, raw):
     (tmp_path / 'train.en.gz').write_bytes(raw)
     with pytest.raises(UserError, match='cannot read .*train.en.gz'):
-        read_lines(tmp_path / 'train.en.gz')
+        list(read_lines(tmp_path / 'train.en.gz'))
 
 
 # Corpora -------------------------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ def test_missing_folders_and_texts_are_said(tmp_path):
 def test_uneven_files_are_named_with_their_counts(tmp_path, vocabulary):
     write_pair(tmp_path, b'a\na\na\n', b'b\nb\n')
     with pytest.raises(UserError, match=r'train.en-de.en has 3 lines but .*train.en-de.de has 2'):
-        Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, 64)
+        Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, 64, tmp_path)
 
 
 # Multi30k from a classroom's own server ------------------------------------------------------------------------------
@@ -202,19 +203,38 @@ def test_rows_are_tag_pieces_end_padding(bitext, corpus_folder, vocabulary):
 
 def test_empty_and_too_long_lines_are_left_out_and_counted(tmp_path, vocabulary):
     write_pair(tmp_path, b'a dog\n\na dog\n   \na dog\n', b'ein Hund\nein\n\nein\n' + b'ein ' * 70 + b'\n')
-    bitext = Bitext(Corpus(tmp_path), 'train', ['en-de', 'de-en'], vocabulary, max_len=64)
+    bitext = Bitext(Corpus(tmp_path), 'train', ['en-de', 'de-en'], vocabulary, 64, tmp_path)
     assert bitext.sizes().tolist() == [1, 1] and bitext.n_dropped == 8
     write_pair(tmp_path, b'\n', b'\n')
     with pytest.raises(UserError, match='no pair of lines'):
-        Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, max_len=64)
+        Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, 64, tmp_path)
+
+
+def test_encoded_text_is_kept_until_text_or_vocabulary_change(tmp_path, vocabulary, corpus_folder, monkeypatch):
+    def pieces(vocabulary):
+        return Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, 64, tmp_path / 'run').pieces.tolist()
+
+    calls, encode = [], Vocabulary.encode
+    monkeypatch.setattr(Vocabulary, 'encode', lambda self, lines: calls.append(lines) or encode(self, lines))
+    other = Vocabulary.train(read_lines(corpus_folder / 'train.en'), 50, ['de', 'en'])
+    write_pair(tmp_path, b'a dog\n', b'ein Hund\n')
+    first = pieces(vocabulary)
+    assert pieces(vocabulary) == first and calls == [['a dog'], ['ein Hund']]
+    write_pair(tmp_path, b'a cat\n', b'ein Hund\n')
+    second = pieces(vocabulary)
+    assert second == [*encode(vocabulary, ['a cat'])[0], *encode(vocabulary, ['ein Hund'])[0], PAD] != first
+    assert pieces(other) != second and len(calls) == 6
+    kept, = (tmp_path / 'run').iterdir()
+    kept.write_bytes(kept.read_bytes()[:-99])  # damaged: as if it were not there
+    assert pieces(vocabulary) == second and len(calls) == 8
 
 
 def test_the_longest_sentence_that_fits_fits(tmp_path, vocabulary):
     n = len(vocabulary.encode(['dog dog dog'])[0])
     write_pair(tmp_path, b'dog dog dog\n', b'ein\n')
-    assert len(Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, max_len=n + 2)) == 1
+    assert len(Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, n + 2, tmp_path)) == 1
     with pytest.raises(UserError):
-        Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, max_len=n + 1)
+        Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, n + 1, tmp_path)
 
 
 def test_an_epoch_at_temperature_1_takes_each_pair_once_within_the_budget(bitext):
@@ -231,7 +251,7 @@ def test_nine_positions_in_ten_are_real_tokens(tmp_path, vocabulary):
     ratio = 0.75 + 0.5 * torch.rand(4000, generator=generator)
     write_pair(tmp_path, b''.join(b'dog ' * n + b'\n' for n in lengths.tolist()),
                b''.join(b'Hund ' * n + b'\n' for n in (lengths * ratio).round().long().tolist()))
-    bitext = Bitext(Corpus(tmp_path), 'train', ['en-de', 'de-en'], vocabulary, max_len=64)
+    bitext = Bitext(Corpus(tmp_path), 'train', ['en-de', 'de-en'], vocabulary, 64, tmp_path)
     batches = [bitext.batch(index) for index in bitext.into_batches(bitext.sample(1.0, generator), 2048)]
     real = sum(int((x != PAD).sum()) for src, tgt, _ in batches for x in (src, tgt))
     assert real / sum(src.numel() + tgt.numel() for src, tgt, _ in batches) > 0.9
@@ -245,7 +265,7 @@ def test_temperature_evens_out_the_directions(tmp_path, vocabulary):
     write_pair(tmp_path, b'a dog\n' * 90, b'ein Hund\n' * 90)
     (tmp_path / 'train.en-fr.en').write_bytes(b'a dog\n' * 10)
     (tmp_path / 'train.en-fr.fr').write_bytes(b'un chien\n' * 10)
-    bitext = Bitext(Corpus(tmp_path), 'train', ['en-de', 'en-fr'], vocabulary, 64)
+    bitext = Bitext(Corpus(tmp_path), 'train', ['en-de', 'en-fr'], vocabulary, 64, tmp_path)
     for temperature, expected in ((1, [90, 10]), (2, [75, 25]), (1e9, [50, 50])):  # sqrt(90) : sqrt(10) = 3 : 1
         picked = bitext.sample(temperature, torch.Generator().manual_seed(0))
         assert bitext.task[picked].bincount().tolist() == expected

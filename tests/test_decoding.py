@@ -3,9 +3,9 @@ import pytest
 import torch
 from conftest import make_batch
 
-from minispec.data import EOS
 from minispec.decoding import search
 from minispec.model import PAD
+from minispec.vocabulary import EOS
 
 TAGS = torch.tensor([3, 4, 5, 4])
 

@@ -9,9 +9,10 @@ from conftest import make_batch
 from minispec import UserError
 from minispec.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from minispec.corpora import Corpus
-from minispec.data import Bitext, Vocabulary, read_lines
+from minispec.data import Bitext, read_lines
 from minispec.model import PAD, Config, Transformer
 from minispec.training import Diverged, SmoothedCrossEntropy, learning_rate, pick_device, pick_dtype, train, update, validate
+from minispec.vocabulary import Vocabulary
 
 
 def adam(model):
@@ -135,13 +136,13 @@ def test_bfloat16_trains_about_as_float32_does(model, batch):
 
 
 @pytest.fixture
-def setting(corpus_folder):
+def setting(corpus_folder, tmp_path_factory):
     """Returns a function that trains a small model on the small corpus, with dropout on."""
     corpus = Corpus(corpus_folder)
     tasks = corpus.directions
     lines = [line for language in corpus.languages for line in read_lines(corpus_folder / f'train.{language}')]
     vocabulary = Vocabulary.train(lines, 80, corpus.languages)
-    data, valid = (Bitext(corpus, split, tasks, vocabulary, 32) for split in ('train', 'valid'))
+    data, valid = (Bitext(corpus, split, tasks, vocabulary, 32, tmp_path_factory.mktemp('text')) for split in ('train', 'valid'))
 
     def run(path, steps=12, stop=None, resume=False, **settings):
         args = Namespace(**{**dict(steps=steps, batch_tokens=200, accumulate=2, lr=1e-2, temperature=2.0, dtype='float32', eval_every=3,
