@@ -111,6 +111,8 @@ def restore_settings(args, parser, checkpoint):
 
 def run(main):
     """Call main(); what only the user can put right becomes one line on stderr and exit code 2."""
+    if os.environ.get('RANK', '0') != '0':  # torchrun started several of us: the first speaks for all
+        sys.stdout = open(os.devnull, 'w', encoding='utf-8')
     for stream in (sys.stdout, sys.stderr):  # Windows would write its code page to a file or a pipe
         stream.reconfigure(encoding='utf-8', line_buffering=True)
     try:

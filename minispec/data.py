@@ -202,7 +202,7 @@ class Bitext:
     def _rows(self, tags, lines):
         """<tag> pieces </s> PAD ... of lines (B,); returns (B, longest + 2)."""
         starts, lengths = self.start[lines], self.length[lines].long()  # (B,) each
-        column = torch.arange(int(lengths.max()))  # (longest,)
+        column = torch.arange(max(lengths.tolist(), default=0))  # (longest,); of several processes one may get no line
         inside = column < lengths[:, None]  # (B, longest)
         pieces = torch.full(inside.shape, PAD)
         pieces[inside] = self.pieces[(starts[:, None] + column)[inside]].long()

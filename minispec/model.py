@@ -126,8 +126,9 @@ class DecoderLayer(nn.Module):
         cache.append(*self.self_attention.keys_values(h))
         # Several tokens at once come with an empty cache, where each may see those up to itself; one alone may see all.
         x = x + self.dropout(self.self_attention(h, cache.keys, cache.values, causal=x.size(1) > 1))
-        # Hypotheses of one sentence look at the same source: to them it is as if they were one after the other.
-        h = self.cross_norm(x).view(len(cache.src_keys), -1, x.size(-1))  # (B*K, T, D) -> (B, K*T, D)
+        h = self.cross_norm(x)  # (B*K, T, D)
+        if len(x) > len(cache.src_keys):  # hypotheses of one sentence see the same source, as if one after the other
+            h = h.view(len(cache.src_keys), -1, x.size(-1))  # (B, K*T, D)
         h = self.cross_attention(h, cache.src_keys, cache.src_values, src_mask)  # (B, K*T, D)
         x = x + self.dropout(h.view_as(x))
         return x + self.dropout(self.ffn(self.ffn_norm(x), ffn_mask))

@@ -1,10 +1,13 @@
 """The one training loop that train.py and specialize.py share, with what it stands on: device, precision, schedule."""
 import math
+import os
 import time
 from itertools import islice
 
 import torch
+from torch import distributed
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from minispec import UserError
@@ -16,12 +19,30 @@ def pick_device(name):
     """The device that `--device` names; auto takes CUDA, else MPS (Apple), else the CPU."""
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    if name == 'cuda':
+        name = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'  # under torchrun, each process has a GPU of its own
     try:
         if torch.zeros(1, device=name).device.type in ('cpu', 'cuda', 'mps'):
             return torch.device(name)
     except (RuntimeError, AssertionError):  # torch's answers to a device that it does not know, or that is not there
         pass
     raise UserError(f'--device {name}: this machine has no such device; try --device auto')
+
+
+def processes():
+    """Which of torchrun's processes this is, and of how many: (rank, world). Without torchrun (0, 1).
+
+    They train as one: each takes every world-th sentence of every batch, and its own random numbers; gradients, losses
+    and numbers of tokens are summed over all; the first alone writes files, and speaks (see `cli.run`).
+    """
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+def summed(numbers):
+    """The sum of a tensor over all processes."""
+    if distributed.is_initialized():
+        distributed.all_reduce(numbers)
+    return numbers
 
 
 def pick_dtype(name, model, batch):
@@ -103,46 +124,49 @@ def update(model, optimizer, batches, dtype):
     """One step of the optimizer on the mean loss of all target tokens in `batches`. Returns that loss, and the tokens.
 
     Each batch's loss is divided by the tokens of all of them, so that a step over four small batches is a step over
-    one large one. Raises Diverged, before the step, if a loss is not a number.
+    one large one; and by those of all processes, if `model` is a DistributedDataParallel, so that a step of several is
+    a step of one. Raises Diverged, before the step, if a loss is not a number.
     """
-    device = model.masks.device
+    core = model.module if isinstance(model, DistributedDataParallel) else model
+    device, (_, world) = core.masks.device, processes()
     model.train()
-    tokens = sum(int((batch.tgt[:, 1:] != PAD).sum()) for batch in batches)
-    total = 0.0
+    tokens = summed(torch.tensor(sum(int((batch.tgt[:, 1:] != PAD).sum()) for batch in batches), device=device)).item()
+    total = torch.zeros((), device=device)
     for batch in batches:
         src, tgt, task = batch.to(device)
         real = tgt[:, 1:] != PAD  # (B, T)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             x = model(src, tgt, task)  # (n, D)
-        weight = model.embedding.weight.to(dtype)
+        weight = core.embedding.weight.to(dtype)
         loss, each = SmoothedCrossEntropy.apply(x.to(dtype), weight, tgt[:, 1:][real])  # (), (n,)
         if not loss.isfinite():
             token_task = task[:, None].expand_as(real)[real]  # (n,)
             raise Diverged(token_task[~each.isfinite()].unique().tolist())
-        (loss / tokens).backward()
-        total += loss.item() / tokens
+        (loss * (world / tokens)).backward()  # DistributedDataParallel takes the mean over processes: this makes it a sum
+        total += loss.detach() / tokens
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return total, tokens
+    return summed(total).item(), tokens
 
 
 @torch.no_grad()
 def validate(model, data, batch_tokens, dtype=torch.float32):
     """Loss of each direction, (N,), in nats per target token: teacher-forced, without dropout and label smoothing."""
-    device = model.masks.device
+    device, (rank, world) = model.masks.device, processes()
     model.eval()
-    loss, tokens = torch.zeros(2, model.config.n_tasks, dtype=torch.double)  # (N,) each
-    for batch in data.in_order(batch_tokens):
+    sums = torch.zeros(2, model.config.n_tasks, dtype=torch.double)  # (2, N): losses, and tokens
+    for batch in islice(data.in_order(batch_tokens), rank, None, world):
         src, tgt, task = batch.to(device)
         real = tgt[:, 1:] != PAD  # (B, T)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             scores = model.project(model(src, tgt, task))  # (n, V)
         each = cross_entropy(scores.float(), tgt[:, 1:][real], reduction='none')  # (n,)
         token_task = task[:, None].expand_as(real)[real].cpu()  # (n,)
-        loss.index_add_(0, token_task, each.cpu().double())  # in this order: MPS has no doubles
-        tokens.index_add_(0, token_task, torch.ones(len(each), dtype=torch.double))
-    return loss / tokens
+        sums.index_add_(1, token_task, torch.stack([each, torch.ones_like(each)]).cpu().double())  # MPS has no doubles
+    if world > 1:
+        sums = summed(sums.to(device)).cpu()
+    return sums[0] / sums[1]
 
 
 def train(checkpoint, data, valid, path, args):
@@ -156,8 +180,17 @@ def train(checkpoint, data, valid, path, args):
     make_folder(path.parent)
     model, tasks, device = checkpoint.model, checkpoint.tasks, pick_device(args.device)
     model.to(device)
-    dtype = pick_dtype(args.dtype, model, next(valid.in_order(args.batch_tokens)))
-    args.dtype = str(dtype)[6:]  # what was measured now holds for a resumed run too
+    args.dtype = str(pick_dtype(args.dtype, model, next(valid.in_order(args.batch_tokens))))[6:]  # for a resumed run too
+    parallel = model
+    if distributed.is_torchelastic_launched():  # by torchrun
+        if device.type == 'cuda':
+            torch.cuda.set_device(device)  # nccl works on the current one
+        distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+        parallel = DistributedDataParallel(model)
+        chosen = [args.dtype]
+        distributed.broadcast_object_list(chosen)  # each measured by itself; the first's holds
+        args.dtype, = chosen
+    (rank, world), dtype = processes(), getattr(torch, args.dtype)
     # No weight decay: it would move the weights of neurons that are off, whose gradient is exactly 0.
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
     step, best, best_step, seconds = 0, float('inf'), 0, 0.0
@@ -172,15 +205,16 @@ def train(checkpoint, data, valid, path, args):
           f'{len(data):,} training pairs, {data.n_dropped:,} left out (empty on a side, or too long)')
     print(f'   step  train loss   valid: mean  {"  ".join(tasks)}   target tokens/s    time')
     start, window, loss_sum, token_sum = time.monotonic() - seconds, time.monotonic(), 0.0, 0
-    with tqdm(total=args.steps, initial=step, unit='step', disable=None, dynamic_ncols=True) as bar:
+    with tqdm(total=args.steps, initial=step, unit='step', disable=rank > 0 or None, dynamic_ncols=True) as bar:
         while step < args.steps and step - best_step < args.patience * args.eval_every:
             step += 1
             for group in optimizer.param_groups:
                 group['lr'] = learning_rate(step, args.steps, args.lr)
             # Dropout's random numbers follow from seed and step alone, so that a resumed run need not have saved them.
-            torch.manual_seed(hash((args.seed, step)))
+            torch.manual_seed(hash((args.seed, step, rank)))
+            batches = [data.batch(index[rank::world]) for index in islice(order, args.accumulate)]
             try:
-                loss, tokens = update(model, optimizer, [data.batch(i) for i in islice(order, args.accumulate)], dtype)
+                loss, tokens = update(parallel, optimizer, batches, dtype)
             except Diverged as diverged:
                 raise UserError(f'the loss of {", ".join(tasks[task] for task in diverged.args[0])} is not a number at '
                                 f'step {step}; what was saved before stays; try a lower --lr')
@@ -202,9 +236,13 @@ def train(checkpoint, data, valid, path, args):
             info = {**checkpoint.info, 'step': step, 'valid': losses.tolist(), 'settings': vars(args)}
             if mean < best:
                 best, best_step = mean, step
-                save_checkpoint(path, checkpoint._replace(info=info, training=None))
+                if rank == 0:
+                    save_checkpoint(path, checkpoint._replace(info=info, training=None))
             state = {'pairs': len(data), 'step': step, 'best': best, 'best_step': best_step, 'seconds': seconds,
                      'optimizer': optimizer.state_dict()}
-            save_checkpoint(path.with_suffix('.last.pt'), checkpoint._replace(info=info, training=state))
+            if rank == 0:
+                save_checkpoint(path.with_suffix('.last.pt'), checkpoint._replace(info=info, training=state))
             window, loss_sum, token_sum = time.monotonic(), 0.0, 0
+    if world > 1:
+        distributed.destroy_process_group()
     return best
