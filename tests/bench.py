@@ -4,9 +4,11 @@ The model is that of `--d-model 256 --d-ff 1024 --layers 3 --vocab-size 8000`, i
 tokens, with random weights: they cost the same as trained ones. Times are medians, with the quartiles in brackets.
 """
 import argparse
+import ctypes
 import json
 import statistics
 import sys
+import tempfile
 import time
 from itertools import islice
 from pathlib import Path
@@ -22,6 +24,7 @@ from minispec.data import Bitext, read_lines  # noqa: E402
 from minispec.model import PAD, Config, Transformer  # noqa: E402
 from minispec.neurons import record  # noqa: E402
 from minispec.training import update, validate  # noqa: E402
+from minispec.vocabulary import EOS, Vocabulary  # noqa: E402
 
 
 class Reference(nn.Module):
@@ -67,11 +70,32 @@ def matrix_flops(config, batch):
     return 2 * 3 * (layers * (encoder + decoder) + project)  # a multiply and an add; forward once, backward twice
 
 
+def peak_memory():
+    """The most memory that this process has held, in MB, on Linux."""
+    return int(Path('/proc/self/status').read_text(encoding='utf-8').split('VmHWM:')[1].split()[0]) / 1024
+
+
 class Clock:
-    """Times pieces of work in turns."""
+    """Times pieces of work in turns, and keeps the peak memory of each, in MB, in `peaks`."""
 
     def __init__(self, device, rounds):
-        self.device, self.rounds = device, rounds
+        self.device, self.rounds, self.peaks = device, rounds, {}
+
+    def peak(self, work):
+        """Do the work; the memory that it takes at its most, in MB: of the GPU, or on Linux of this process, else nan."""
+        if self.device.type == 'cuda':
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            work()
+            return (torch.cuda.max_memory_allocated() - before) / 2 ** 20
+        if sys.platform != 'linux':
+            work()
+            return float('nan')
+        ctypes.CDLL(None).malloc_trim(0)  # hand back what earlier work has left
+        Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')  # the peak starts anew
+        before = peak_memory()
+        work()
+        return peak_memory() - before
 
     def seconds(self, work):
         start = time.perf_counter()
@@ -83,8 +107,7 @@ class Clock:
     def race(self, **works):
         """Run every work once unmeasured, then all of them in turns. Returns {name: seconds of each round}."""
         times = {name: [] for name in works}
-        for work in works.values():
-            work()
+        self.peaks |= {name: self.peak(work) for name, work in works.items()}
         for _ in range(self.rounds):
             for name, work in works.items():
                 times[name].append(self.seconds(work))
@@ -162,15 +185,15 @@ def bench_training(clock, report, model, data, ceiling, args):
         for batch in batches:
             reference_step(reference, optimizers[1], batch)
 
-    times = clock.race(torch=plain_step, dense=lambda: step(dense), masked=lambda: step(masks))
+    times = clock.race(**{'torch': plain_step, 'dense step': lambda: step(dense), 'masked step': lambda: step(masks)})
     model.masks.copy_(dense)
     tokens = sum(int((batch.tgt[:, 1:] != PAD).sum()) for batch in batches)
-    report.rate('training, this model', [tokens / t for t in times['dense']], 'target tokens/s')
+    report.rate('training, this model', [tokens / t for t in times['dense step']], 'target tokens/s')
     report.rate('training, nn.Transformer in float32', [tokens / t for t in times['torch']], 'target tokens/s')
-    report.compare('speed of our step, in nn.Transformer\'s', times, 'torch', 'dense')
-    report.compare('time of a masked step, in dense steps', times, 'masked', 'dense')
+    report.compare('speed of our step, in nn.Transformer\'s', times, 'torch', 'dense step')
+    report.compare('time of a masked step, in dense steps', times, 'masked step', 'dense step')
     flops = sum(matrix_flops(model.config, batch) for batch in batches)
-    report.rate('share of the ceiling that our step reaches', [flops / t / ceiling for t in times['dense']], '')
+    report.rate('share of the ceiling that our step reaches', [flops / t / ceiling for t in times['dense step']], '')
 
 
 def bench_recording(clock, report, model, valid, args):
@@ -182,6 +205,17 @@ def bench_recording(clock, report, model, valid, args):
 
     times = clock.race(validation=lambda: validate(model, Few, 4096), recording=lambda: record(model, batches))
     report.compare('time of recording, in validation passes', times, 'recording', 'validation')
+
+
+@torch.inference_mode()
+def uncached(model, batch, task):
+    """What the same search costs its decoder without caches: every round runs over the source and all tokens so far."""
+    memory, src_mask = model.encode(batch.src, task)
+    rows = torch.arange(len(batch.src), device=memory.device).repeat_interleave(5)  # (B*K,)
+    memory, src_mask, task, tokens = memory[rows], src_mask[rows], task[rows], batch.tgt[rows, :1]
+    for _ in range(20):
+        x = model.decode(tokens, task, model.new_cache(memory), src_mask)[:, -1]  # (B*K, D)
+        tokens = torch.cat([tokens, model.project(x).log_softmax(-1).argmax(-1, keepdim=True)], dim=1)
 
 
 def bench_decoding(clock, report, model, valid, args):
@@ -207,12 +241,24 @@ def bench_decoding(clock, report, model, valid, args):
     for form in forms.values():
         form.config.max_len = 21
         form.project = endless
-    times = clock.race(**{name: lambda form=form: translate(form, task) for name, form in forms.items()})
+    works = {name: lambda form=form: translate(form, task) for name, form in forms.items()}
+    times = clock.race(uncached=lambda: uncached(model, batch, task), **works)
     del model.project
     model.config.max_len, model.masks = max_len, masks
     report.rate('beam 5, 20 tokens', [len(batch.src) / t for t in times['dense']], 'sentences/s')
+    report.compare('speed of search with caches, in search without', times, 'uncached', 'dense')
+    x = torch.randn(32 * 5, 1, model.config.d_model, device=args.device)
     for k in (95, 70):
         report.compare(f'speed of the slim model at the density of k = {k}, in masked', times, f'masked {k}', f'slim {k}')
+        report.compare(f'speed of the slim model at the density of k = {k}, in dense', times, 'dense', f'slim {k}')
+        masked, slim = forms[f'masked {k}'], forms[f'slim {k}']
+        pairs = [(form.ffns[-1], form.task_masks(task[:1])[-1]) for form in (masked, slim)]
+        ffn = clock.race(**{name: lambda pair=pair: [pair[0](x, pair[1]) for _ in range(100)]
+                            for name, pair in zip(('masked FFN', 'slim FFN'), pairs)})
+        report.compare(f'the same of one FFN alone, {slim.config.d_ff[-1]} of {model.config.d_ff} neurons', ffn,
+                       'masked FFN', 'slim FFN')
+        sizes = [sum(p.numel() for p in form.parameters()) for form in (slim, masked)]
+        report.rate(f'parameters of the slim model at the density of k = {k}', [sizes[0] / sizes[1]], 'of all')
 
 
 def main():
@@ -230,16 +276,20 @@ def main():
 
     print(f'{device.type}, {args.dtype}, {args.threads} threads, torch {torch.__version__}\n')
     ceiling = bench_ceiling(clock, report, config, args)
-    start = time.perf_counter()
-    data = Bitext(corpus, 'train', corpus.directions, vocabulary, config.max_len)
-    report.rate('tokenizing', [len(lines) / (time.perf_counter() - start)], 'sentences/s')
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ('tokenizing', 'taking the pieces from the disk the second time'):
+            start = time.perf_counter()
+            data = Bitext(corpus, 'train', corpus.directions, vocabulary, config.max_len, folder)
+            report.rate(name, [len(lines) / (time.perf_counter() - start)], 'sentences/s')
+        valid = Bitext(corpus, 'valid', corpus.directions, vocabulary, config.max_len, folder)
     start = time.perf_counter()
     n = sum(len(data.batch(index)) and len(index) for index in islice(data.epochs(4096, 1.0, 1), 100))
     report.rate('batching, the order of an epoch included', [n / (time.perf_counter() - start)], 'pairs/s')
     bench_training(clock, report, model, data, ceiling, args)
-    valid = Bitext(corpus, 'valid', corpus.directions, vocabulary, config.max_len)
     bench_recording(clock, report, model, valid, args)
     bench_decoding(clock, report, model, valid, args)
+    for name in ('torch', 'dense step', 'masked step', 'validation', 'recording', 'uncached', 'dense', 'slim 70'):
+        report.rate(f'memory at its peak: {name}', [clock.peaks[name]], 'MB')
     print(json.dumps({'device': device.type, 'dtype': args.dtype, 'threads': args.threads, 'torch': torch.__version__,
                       **report.results}))
 
