@@ -1,12 +1,13 @@
 """The phrasebook says what it means: sentences written by hand, every form there, splits kept apart."""
 import random
+import re
 from itertools import islice, product
 
 import pytest
 
-from minispec import UserError
+from minispec import UserError, phrasebook
 from minispec.corpora import Corpus, write_phrasebook
-from minispec.phrasebook import LEXICON, Clause, Language, NounPhrase, codes, draw_clause, english, language, sentences
+from minispec.phrasebook import LEXICON, Clause, NounPhrase, codes, draw_clause, english, language, sentences
 
 
 def the(noun, adjective='', owner=None):
@@ -291,15 +292,95 @@ def test_no_form_is_missing(code):
                     say(Clause('says', subject, speaks, said=plain._replace(kind='said')))
 
 
-def test_a_missing_form_is_named(tmp_path):
-    text = (LEXICON / 'de.txt').read_text(encoding='utf-8')
-    path = tmp_path / 'de.txt'
-    path.write_text(text.replace('Hund         Hund ', '-            Hund '), encoding='utf-8')
-    with pytest.raises(UserError, match=r'de\.txt: \[nouns\] dog has no form "nom"'):
-        Language(path).say(Clause('statement', the('dog'), 'sleep'))
-    path.write_text(text.replace('wir\n', 'wir  uns\n'), encoding='utf-8')
-    with pytest.raises(UserError, match=r'de\.txt, line \d+: 8 cells instead of 7'):
-        Language(path)
+@pytest.fixture
+def lexicon(tmp_path, monkeypatch):
+    """A lexicon of English and German alone; lexicon(name, text) changes a table and says some sentences."""
+    monkeypatch.setattr(phrasebook, 'LEXICON', tmp_path)
+    texts = {name: (LEXICON / name).read_text(encoding='utf-8') for name in ('de.txt', 'en.txt')}
+
+    def change(name, text):
+        for other in texts:
+            (tmp_path / other).write_text(text if other == name else texts[other], encoding='utf-8')
+        for cached in (phrasebook.codes, phrasebook.language):
+            cached.cache_clear()
+        return list(islice(sentences(), 100))
+
+    change.texts = texts
+    yield change
+    for cached in (phrasebook.codes, phrasebook.language):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize('name, old, new, message', [
+    ('de.txt', 'Hund         Hund ', '-            Hund ', r'line 25: \[nouns\] dog has no "nom"'),
+    ('de.txt', 'wir\n', 'wir  uns\n', r'line 12: \[nouns\] we has 8 cells instead of 7'),
+    ('de.txt', 'dog          m', 'dgo          m', r'line 25: \[nouns\] dgo is not in en.txt'),
+    ('de.txt', 'dog          m', '# dog        m', r'line 9: \[nouns\] has no "dog"'),
+    ('de.txt', 'dog          m', 'cat          m', r'line 26: \[nouns\] cat is there twice'),
+    ('de.txt', 'dog          m', 'dog          k', r'line 25: \[nouns\] dog has "k" where there can only be f, m, n'),
+    ('de.txt', 'the nom m', 'the nmo m', r'line 67: \[determiners\] the nmo m has "nmo" where .* nom, '),
+    ('de.txt', 'sg nom  nom', 'sg nom  nmo', r'line 56: .* has "nmo" where there can only be acc, class, dat, '),
+    ('de.txt', 'the gen m  des', '', r'line 61: \[determiners\] has no line for '),
+    ('de.txt', 'old    before', 'old    behind', r'line \d+: \[adjectives\] old has the class "behind", a slot that '),
+    ('de.txt', '{object}', '{objekt}', r'line \d+: \[frames\] transitive has "objekt" where .* object, '),
+    ('de.txt', '{object}', '{object', r'line \d+: \[frames\] transitive has "{" where '),
+    ('de.txt', '{object}', '{rest}', r'line \d+: \[frames\] transitive has "rest" where '),
+    ('de.txt', '[frames]', '[frame]', r'line \d+: \[frame\] has "frame" where there can only be adjectives, '),
+    ('de.txt', '[language]', '', r'line 2: .* comes before the first section'),
+    ('de.txt', '\n[times]', '\n[places]', r'line \d+: \[places\] is there twice'),
+    ('de.txt', 'word         class', 'word  class  class', r'line 10: .* should be the line that names the columns'),
+    ('de.txt', 'Germanic', 'Germannic', r'line 3: .*"Germannic" where there can only be Germanic, Romance, Slavic'),
+    ('de.txt', '8000', 'many', r'line 4: \[language\] pairs should be a number of sentences, not many'),
+    ('de.txt', 'manchmal', 'manchmal\n[spelling]\n(a  b', r'line 186: \[spelling\] \(a is not a regular expression'),
+    ('en.txt', 'person animal food text thing large  want', 'person animl  want', 'line 96: .* see has "animl" where '),
+    ('en.txt', 'big    before  thing large', 'big    before  ∅', r'line \d+: \[adjectives\] big has "" where '),
+    ('en.txt', 'frame ', 'farme ', r'line \d+: \[verbs\] see has no "frame"'),
+    ('en.txt', 'text         ', 'food         ', r'line 15: \[nouns\] has too few lines with text as their class'),
+])
+def test_a_mistake_in_a_table_is_named_with_its_line(lexicon, name, old, new, message):
+    assert old in lexicon.texts[name]
+    with pytest.raises(UserError, match=rf'{name}, {message}'):
+        lexicon(name, lexicon.texts[name].replace(old, new))
+
+
+def test_a_table_that_is_not_utf8_is_named_with_its_line(lexicon):
+    (phrasebook.LEXICON / 'xx.txt').write_bytes('[language]\nname  Español\n'.encode('latin-1'))
+    with pytest.raises(UserError, match='xx.txt, line 2: not UTF-8'):
+        lexicon('de.txt', lexicon.texts['de.txt'])
+
+
+MISTAKES = {
+    'delete a line': lambda line, cells: '',
+    'repeat a line': lambda line, cells: f'{line}\n{line}',
+    'drop the first cell': lambda line, cells: '  '.join(cells[1:]),
+    'drop the last cell': lambda line, cells: '  '.join(cells[:-1]),
+    'misspell the first cell': lambda line, cells: line[1:],
+    'misspell the last cell': lambda line, cells: line[:-1],
+    'one space between cells': lambda line, cells: ' '.join(cells),
+    'leave a cell out': lambda line, cells: '  '.join([*cells[:-1], '-']),
+    'empty a cell': lambda line, cells: '  '.join([cells[0], '∅', *cells[2:]]),
+    'swap two cells': lambda line, cells: '  '.join([*cells[1::-1], *cells[2:]]),
+    'lose a bracket': lambda line, cells: line.replace('}', '', 1).replace(']', '', 1),
+    'spoil a bracket': lambda line, cells: line.replace('{', '{x', 1).replace('[', '[(', 1),
+}
+
+
+@pytest.mark.parametrize('name', ['de.txt', 'en.txt'])
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_any_mistake_is_one_line_that_names_its_place(lexicon, name, mistake):
+    """In every ninth line of a table: sentences come, or one UserError; never another exception."""
+    lines = lexicon.texts[name].splitlines()
+    told = 0
+    for i in range(list(MISTAKES).index(mistake) % 9, len(lines), 9):
+        if not lines[i] or lines[i].startswith('#'):
+            continue
+        changed = MISTAKES[mistake](lines[i], re.split(r'\s{2,}', lines[i]))
+        try:
+            lexicon(name, '\n'.join([*lines[:i], changed, *lines[i + 1:]]))
+        except UserError as error:
+            assert re.search(r'(de|en)\.txt, line [1-9]\d*: ', str(error)) and '\n' not in str(error)
+            told += 1
+    assert told
 
 
 def test_there_are_hundreds_of_thousands_of_meanings():
