@@ -1,6 +1,7 @@
 """The phrasebook says what it means: sentences written by hand, every form there, splits kept apart."""
 import random
 import re
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, product
 
 import pytest
@@ -399,10 +400,7 @@ def test_same_seed_same_sentences_and_none_twice():
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('data')
-    (folder / 'phrasebook.part').mkdir()  # an interrupted run left it, with a language that has since gone
-    (folder / 'phrasebook.part' / 'train.en-xx.en').write_text('stale', encoding='utf-8')
-    return write_phrasebook(folder / 'phrasebook')
+    return write_phrasebook(tmp_path_factory.mktemp('data') / 'phrasebook')
 
 
 def test_the_files_of_the_phrasebook(folder):
@@ -427,3 +425,16 @@ def test_the_phrasebook_is_written_once(folder):
     path = folder / 'train.en-de.de'
     before = path.stat().st_mtime_ns
     assert write_phrasebook(folder) == folder and path.stat().st_mtime_ns == before
+
+
+def test_two_first_runs_at_once_write_one_phrasebook(lexicon, tmp_path):
+    """Whoever is second keeps the folder of the first; neither leaves anything else behind."""
+    lexicon('de.txt', lexicon.texts['de.txt'].replace('8000', '300'))
+    data = tmp_path / 'data'
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(write_phrasebook, [data / 'phrasebook'] * 3))) == 1
+    assert [path.name for path in data.iterdir()] == ['phrasebook'] and len(list((data / 'phrasebook').iterdir())) == 6
+    assert len((data / 'phrasebook' / 'train.en-de.de').read_text(encoding='utf-8').splitlines()) == 300
+    (tmp_path / 'file').write_text('', encoding='utf-8')
+    with pytest.raises(UserError, match='cannot make the folder .*is there a file of that name'):
+        write_phrasebook(tmp_path / 'file')
