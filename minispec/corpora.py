@@ -5,8 +5,8 @@ A corpus is a folder with a training, a validation and a test split in either la
     train.en-de.en  train.en-de.de  valid.en-de.en  ...     one pair of files for each two languages
     train.en  train.de  train.fr  val.en  ...               line n of every file means the same
 
-Each pair of files serves both directions. Line-aligned languages are paired with English, if it is one of them,
-else each with each.
+A language's name is of letters, digits and underscores: pt_BR. Each pair of files serves both directions.
+Line-aligned languages are paired with English, if it is one of them, else each with each.
 """
 import hashlib
 import http.client
@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import urllib.request
+import uuid
 from itertools import islice, permutations
 from pathlib import Path
 
@@ -52,9 +53,14 @@ class Corpus:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise UserError(f'--data {folder}: there is no such folder')
-        names = {path.name.removesuffix('.gz') for path in self.folder.iterdir()}
-        pairs = {match.groups() for match in map(re.compile(r'train\.(\w+)-(\w+)\.\w+').fullmatch, names) if match}
+        names = {path.name.removesuffix('.gz') for path in self.folder.iterdir() if path.is_file()}
+        pair_file = re.compile(r'train\.(\w+)-(\w+)\.(?:\1|\2)').fullmatch
+        pairs = {match.groups() for match in map(pair_file, names) if match}
         aligned = {match[1] for match in map(re.compile(r'train\.(\w+)').fullmatch, names) if match}
+        for name in sorted(names):  # pt-BR, which would be left out without a word
+            if re.fullmatch(r'train\.\w*-[\w-]*(\.[\w-]+)?', name) and not pair_file(name):
+                raise UserError(f'--data {folder}: {name} names no pair of languages; name files train.en-de.en and '
+                                'train.en-de.de, and write a language with its region as pt_BR, not pt-BR')
         pairs |= {pair for pair in permutations(aligned, 2) if 'en' in pair or 'en' not in aligned}
         directions = {'-'.join(direction) for pair in pairs for direction in permutations(pair)}
         self.directions = sorted(directions, key=lambda direction: (not direction.startswith('en-'), direction))
@@ -98,18 +104,23 @@ def write_phrasebook(folder):
     """
     if folder.is_dir():
         return folder
-    unfinished = folder.with_name(folder.name + '.part')
-    shutil.rmtree(unfinished, ignore_errors=True)  # what an interrupted run left
+    unfinished = folder.with_name(f'{folder.name}.{uuid.uuid4().hex}.part')  # a run beside this one has its own
     make_folder(unfinished)
-    others = [phrasebook.language(code) for code in phrasebook.codes() if code != 'en']
-    source = phrasebook.sentences()
-    for split, size in ('valid', 200), ('test', 200), ('train', max(other.pairs for other in others)):
-        drawn = list(islice(source, size))
-        for other in others:
-            for code in ('en', other.code):
-                lines = [said[code] + '\n' for said in drawn[:other.pairs if split == 'train' else size]]
-                write(unfinished / f'{split}.en-{other.code}.{code}', ''.join(lines))
-    unfinished.rename(folder)
+    try:
+        others = [phrasebook.language(code) for code in phrasebook.codes() if code != 'en']
+        source = phrasebook.sentences()
+        for split, size in ('valid', 200), ('test', 200), ('train', max(other.pairs for other in others)):
+            drawn = list(islice(source, size))
+            for other in others:
+                for code in ('en', other.code):
+                    lines = [said[code] + '\n' for said in drawn[:other.pairs if split == 'train' else size]]
+                    write(unfinished / f'{split}.en-{other.code}.{code}', ''.join(lines))
+        unfinished.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else that other run was first, and its folder is as good
+            raise UserError(f'cannot make the folder {folder} ({error.strerror}); is there a file of that name?')
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minispec import UserError
+from minispec.data import read_lines
 
 LEXICON = Path(__file__).parent / 'lexicon'
 TABLES = ('nouns', 'adjectives', 'verbs')  # sections whose first line names columns; all others map a name to a text
+RULES = ('nouns forms', 'adjectives forms', 'verbs forms', 'determiners')  # what it maps are conditions
+TEMPLATES = ('noun phrases', 'frames', 'clauses')
+SECTIONS = ('language', *TABLES, *RULES, *TEMPLATES, 'places', 'times', 'spelling')
+CONDITIONS = ('any sg pl 1 3 the a two three five pronoun owned described negated predicate present '
+              'nom acc dat gen').split()
 
 # The kinds of sentences, each a line in every language's [clauses], and how often they are drawn.
-KINDS = {'statement': 5, 'past': 4, 'negative': 2, 'question': 2, 'where': 1, 'modal': 3, 'time': 3, 'says': 3, 'copula': 1}
+KINDS = {'statement': 5, 'past': 4, 'negative': 2, 'question': 2, 'where': 1, 'modal': 3, 'time': 3, 'says': 3,
+         'copula': 1}
 
 
 class NounPhrase(NamedTuple):
@@ -43,119 +50,191 @@ class Clause(NamedTuple):
     said: 'Clause | None' = None
 
 
+class Entries(dict):
+    """The sections of a table, the lines of a section or the cells of a line, by name, and the place where they stand.
+
+    Whatever is wrong with them is said here, with the file and the line; so is whoever asks for what is not there.
+    """
+
+    def __init__(self, place, what):
+        super().__init__()
+        self.place, self.what = place, what
+
+    def fail(self, message):
+        raise UserError(f'{self.place}: {self.what} {message}')
+
+    def __missing__(self, name):
+        self.fail(f'has no "{name}"')
+
+    def check(self, words, known):
+        for word in words:
+            if word not in known:
+                self.fail(f'has "{word}" where there can only be {", ".join(sorted(known))}')
+
+
 class Language:
-    """One table of the lexicon, and the sentences that it can make."""
+    """One table of the lexicon, and the sentences that it can make.
+
+    `sections[section][name][column]` is a cell of it; where there are no columns, the second cell is called `text`.
+    """
 
     def __init__(self, path):
-        self.path, self.code, self.sections, section = path, path.stem, {}, None
-        for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+        self.code, lines = path.stem, read_lines(path)
+        if not re.fullmatch(r'\w+', self.code):
+            raise UserError(f'{path}: a language has a name of letters, digits and underscores, such as pt_BR.txt')
+        self.sections, title = Entries(f'{path}, line {len(lines)}', 'the table up to here'), None
+        for number, line in enumerate(lines, 1):
             cells = re.split(r'\s{2,}', line.split('#')[0].strip())
-            if heading := re.fullmatch(r'\[(.+)\]', cells[0]):
-                section, columns = self.sections.setdefault(heading[1], {}), None
-                is_table = heading[1] in TABLES
+            row = Entries(f'{path}, line {number}', f'[{title}] {cells[0]}')
+            if len(cells) == 1 and (heading := re.fullmatch(r'\[(.+)\]', cells[0])):
+                title, columns = heading[1], None if heading[1] in TABLES else ['name', 'text']
+                row.what = cells[0]
+                row.check([title], SECTIONS)
+                if title in self.sections:
+                    row.fail('is there twice')
+                section = self.sections[title] = row
             elif not cells[0]:
                 continue
-            elif is_table and columns is None:
-                columns = cells
-            elif len(cells) != (len(columns) if is_table else 2):
-                raise UserError(f'{path}, line {number}: {len(cells)} cells instead of '
-                                f'{len(columns) if is_table else 2} (two spaces or more end a cell): {line}')
+            elif title is None:
+                row.fail('comes before the first section, [language]')
+            elif columns is None:
+                columns = section.columns = cells
+                if cells[0] != 'word' or len(set(cells)) < len(cells):
+                    row.fail('should be the line that names the columns, "word" and others, each once')
+            elif len(cells) != len(columns):
+                row.fail(f'has {len(cells)} cells instead of {len(columns)} (two spaces or more end a cell): {line}')
             elif cells[0] in section:
-                raise UserError(f'{path}, line {number}: {cells[0]} is there twice')
+                row.fail('is there twice')
             else:
-                section[cells[0]] = dict(zip(columns[1:], cells[1:])) if is_table else cells[1]
-        self.family, self.pairs = self.entry('language', 'family'), int(self.entry('language', 'pairs'))
+                section[cells[0]] = row
+                row.update((key, cell.replace('∅', '')) for key, cell in zip(columns[1:], cells[1:]) if cell != '-')
+        about = self.sections['language']
+        self.family, self.pairs = about['family']['text'], about['pairs']['text']
+        if not self.pairs.isdecimal() or int(self.pairs) == 0 and self.code != 'en':
+            about['pairs'].fail(f'should be a number of sentences, not {self.pairs}')
+        self.pairs = int(self.pairs)
 
-    def entry(self, section, name):
-        """What the table says of `name` in `section`. Raises UserError if it says nothing, or `-`."""
-        found = self.sections.get(section, {}).get(name, '-')
-        if found == '-':
-            raise UserError(f'{self.path}: [{section}] has no line for "{name}"')
-        return '' if found == '∅' else found
+    def check(self):
+        """Raise UserError for words that nothing knows: when a sentence is said, nobody would miss them."""
+        table, known = self.sections, english().sections
+        classes, kinds = (about['classes']['text'].split() for about in (table['language'], known['language']))
+        table['language']['family'].check([self.family], known['language']['families']['text'].split())
+        for title in (title for title in SECTIONS if title not in RULES and title != 'spelling'):
+            if not table[title]:
+                table[title].fail('has no lines')
+            for name, row in table[title].items():
+                if name not in known[title]:
+                    row.fail('is not in en.txt')
+        for row in table['nouns'].values():
+            row.check(re.split('[ /]', row['class']), classes)
+        may_say = {'fits': kinds, 'who': kinds, 'whom': kinds, 'modals': table['verbs'],
+                   'frame': [*table['frames'], 'modal', 'says', 'auxiliary']}  # columns of en.txt
+        for row in *table['adjectives'].values(), *table['verbs'].values():
+            for column in row.keys() & may_say:
+                row.check(row[column].split(' '), may_say[column])
+        cases = [row['object'] for row in table['verbs'].values() if 'object' in row]
+        templates = [row['text'] for title in TEMPLATES for row in table[title].values()]
+        forms = re.findall(r'\.(\w+)\}', ' '.join(templates))
+        for title in RULES:
+            for conditions, row in table[title].items():
+                row.check(conditions.split(), {*CONDITIONS, *classes, *kinds, *cases, *forms})
+                if title != 'determiners':
+                    row.check([row['text']], table[title.split()[0]].columns[1:])
+        for pattern, row in table.get('spelling', {}).items():
+            try:
+                re.sub(pattern, row['text'], '')
+            except (re.error, IndexError, OverflowError) as error:
+                row.fail(f'is not a regular expression and its replacement: {error}')
 
     def rule(self, section, features):
         """The text of the first line whose words are all among `features`; the word `any` always is."""
-        for conditions, text in self.sections[section].items():
+        for conditions, row in self.sections[section].items():
             if features.issuperset(conditions.split()):
-                return '' if text == '∅' else text
-        raise UserError(f'{self.path}: [{section}] has no line for {", ".join(sorted(features))}')
+                return row['text']
+        self.sections[section].fail(f'has no line for {" ".join(sorted(features - {""}))}')
 
     def form(self, table, name, features):
         """The form of a word that the rules of its table ask for."""
-        column = self.rule(f'{table} forms', features)
-        text = self.entry(table, name).get(column, '-')
-        if text == '-':
-            raise UserError(f'{self.path}: [{table}] {name} has no form "{column}"')
-        return '' if text == '∅' else text
+        return self.sections[table][name][self.rule(f'{table} forms', features)]
 
     def features(self, phrase):
         """What the rules may ask of a noun phrase: determiner, number, person, and the class of its noun.
 
         A class such as n/f is that of the singular and that of the plural.
         """
-        classes = self.entry('nouns', phrase.noun)['class'].split('/')
+        classes, kinds = (table['nouns'][phrase.noun]['class'] for table in (self.sections, english().sections))
+        classes = classes.split('/')
         return {'any', phrase.number, phrase.determiner, '1' if phrase.determiner == 'pronoun' else '3',
-                *classes[-1 if phrase.number == 'pl' else 0].split(), *english().entry('nouns', phrase.noun)['class'].split()}
+                *classes[-1 if phrase.number == 'pl' else 0].split(), *kinds.split()}
 
     @cache
     def noun_phrase(self, phrase, case, negated=False):
         features = self.features(phrase) | {case, 'negated' if negated else '', 'owned' if phrase.owner else '',
                                             'described' if phrase.adjective else ''}
 
-        def word(slot, owner_case):
+        template = self.sections['noun phrases']['owned' if phrase.owner else 'plain']
+        adjectives = self.sections['adjectives']
+        place = phrase.adjective and adjectives[phrase.adjective]['class']
+        if place and f'{{{place}}}' not in template['text']:
+            adjectives[phrase.adjective].fail(f'has the class "{place}", a slot that {template.what} does not have')
+
+        def word(slot, form):
             if slot == 'determiner':
                 return self.rule('determiners', features)
             if slot == 'noun':
                 return self.form('nouns', phrase.noun, features)
             if slot == 'owner':
-                return self.noun_phrase(phrase.owner, owner_case)
-            adjective = phrase.adjective and self.entry('adjectives', phrase.adjective)
-            return self.form('adjectives', phrase.adjective, features) if adjective and adjective['class'] == slot else ''
+                return self.noun_phrase(phrase.owner, form or 'gen')
+            return self.form('adjectives', phrase.adjective, features) if slot == place else ''
 
-        return fill(self.entry('noun phrases', 'owned' if phrase.owner else 'plain'), word)
+        return fill(template, word, {'determiner', 'before', 'noun', 'after', *(['owner'] if phrase.owner else [])})
 
     def clause(self, clause):
         """The clause in this language, before spelling rules."""
         negated = clause.kind == 'negative'
         subject = self.features(clause.subject)
 
+        # What there is to say; a place and a time can be empty.
+        slots = {slot for slot, value in clause._asdict().items() if value and slot != 'kind'}
+        slots |= {'place', 'time', 'have', 'do', 'be'}
+
         def word(slot, form):
             if slot == 'subject':
-                return self.noun_phrase(clause.subject, 'nom')
+                return self.noun_phrase(clause.subject, form or 'nom')
             if slot in ('verb', 'modal', 'have', 'do', 'be'):
                 return self.form('verbs', getattr(clause, slot, slot), subject | {form or 'present'})
             if slot == 'rest':
-                frame = english().sections['verbs'][clause.verb]['frame']
-                return fill(self.entry('frames', frame), word)
+                return fill(self.sections['frames'][english().sections['verbs'][clause.verb]['frame']], word, slots)
             if slot == 'object':
-                case = self.entry('verbs', clause.verb).get('object', 'acc')
+                case = form or self.sections['verbs'][clause.verb].get('object', 'acc')
                 return self.noun_phrase(clause.object, case, negated)
             if slot == 'recipient':
-                return self.noun_phrase(clause.recipient, form)
+                return self.noun_phrase(clause.recipient, form or 'dat')
             if slot == 'adjective':
                 return self.form('adjectives', clause.adjective, subject | {'predicate'})
             if slot == 'said':
                 return self.clause(clause.said)
             name = getattr(clause, slot)  # place or time
-            return self.entry(f'{slot}s', name) if name else ''
+            return self.sections[f'{slot}s'][name]['text'] if name else ''
 
-        return fill(self.entry('clauses', clause.kind), word)
+        return fill(self.sections['clauses'][clause.kind], word, slots | {'rest'})
 
     def say(self, clause):
         """The clause as a written sentence."""
         text = self.clause(clause)
-        for pattern, replacement in self.sections.get('spelling', {}).items():
-            text = re.sub(pattern, '' if replacement == '∅' else replacement, text)
+        for pattern, row in self.sections.get('spelling', {}).items():
+            text = re.sub(pattern, row['text'], text)
         return re.sub(r'\w', lambda letter: letter[0].upper(), text, count=1)
 
 
-def fill(template, word):
-    """Replace each {slot} or {slot.form} of `template` by word(slot, form); an empty word takes its space along."""
+def fill(template, word, slots):
+    """Replace each {slot} or {slot.form} of a line's text by word(slot, form); an empty word takes its space along."""
     def replace(match):
         space, slot, form = match.groups()
+        template.check([slot or match[0].strip()], slots)  # or: a brace by itself
         text = word(slot, form)
         return space + text if text else ''
-    return re.sub(r'( ?)\{(\w+)\.?(\w*)\}', replace, template).strip()
+    return re.sub(r'( ?)(?:\{(\w+)(?:\.(\w+))?\}|[{}])', replace, template['text']).strip()
 
 
 @cache
@@ -183,6 +262,8 @@ def families():
 def sentences(seed=1):
     """Meanings without end, each said in every language: {code: sentence}. No sentence of any language comes twice."""
     rng, seen = random.Random(seed), set()
+    for code in codes():
+        language(code).check()
     while True:
         clause = draw_clause(rng)
         said = {code: language(code).say(clause) for code in codes()}
@@ -196,37 +277,40 @@ def draw_clause(rng, kind=None, avoid=()):
     table = english().sections
     kind = kind or rng.choices(list(KINDS), KINDS.values())[0]
 
-    def words(section, column, *allowed):
+    def words(section, column, allowed, avoid=()):
         """The words of an English table that have one of these values in a column."""
-        return [word for word, row in table[section].items() if set(row[column].split()) & set(allowed)]
+        return [word for word, row in table[section].items()
+                if word not in avoid and set(row[column].split()) & set(allowed)] or table[section].fail(
+                    f'has too few lines with {" or ".join(sorted(allowed))} as their {column}')
 
     def noun_phrase(kinds, determiners, avoid=(), may_be_owned=True):
         """Some noun of these kinds, at times with an adjective or an owner, none of them in `avoid`."""
-        noun = rng.choice([word for word in words('nouns', 'class', *kinds) if word not in avoid])
+        noun = rng.choice(words('nouns', 'class', kinds, avoid))
         noun_kinds = table['nouns'][noun]['class'].split()
         if 'pronoun' in noun_kinds:
-            return NounPhrase(noun, 'pl' if noun == 'we' else 'sg', 'pronoun')
+            return NounPhrase(noun, 'sg' if 'sg' in table['nouns'][noun] else 'pl', 'pronoun')
         number, determiner = rng.choice(determiners)
-        adjective = rng.choice(words('adjectives', 'fits', *noun_kinds)) if rng.random() < 0.4 else ''
+        adjective = rng.choice(words('adjectives', 'fits', noun_kinds)) if rng.random() < 0.4 else ''
         owner = None
         if determiner == 'the' and 'person' not in noun_kinds and may_be_owned and rng.random() < 0.2:
-            name = rng.choice([word for word in words('nouns', 'class', 'person') if word not in avoid])
+            name = rng.choice(words('nouns', 'class', ['person'], avoid))
             # Always with an adjective: for a bare *farmer's dog* Czech would have an adjective of its own, *sedlákův*.
-            fitting = words('adjectives', 'fits', *table['nouns'][name]['class'].split())
+            fitting = words('adjectives', 'fits', table['nouns'][name]['class'].split())
             owner = NounPhrase(name, 'sg', 'the', rng.choice(fitting))
         return NounPhrase(noun, number, determiner, adjective, owner)
 
     the = [('sg', 'the')] * 3 + [('pl', 'the')]
     if kind == 'copula':
         subject = noun_phrase(['person', 'animal', 'text', 'thing', 'large'], the)._replace(adjective='')
-        fitting = words('adjectives', 'fits', *table['nouns'][subject.noun]['class'].split())
+        fitting = words('adjectives', 'fits', table['nouns'][subject.noun]['class'].split())
         return Clause(kind, subject, adjective=rng.choice(fitting))
     if kind == 'says':
         subject = noun_phrase(['person'], the)
-        return Clause(kind, subject, rng.choice(words('verbs', 'frame', 'says')), said=draw_clause(rng, 'said', [subject.noun]))
+        verb = rng.choice(words('verbs', 'frame', ['says']))
+        return Clause(kind, subject, verb, said=draw_clause(rng, 'said', [subject.noun]))
 
     frames = {'where': ['intransitive'], 'negative': ['intransitive', 'transitive']}
-    verb = rng.choice(words('verbs', 'frame', *frames.get(kind, ['intransitive', 'transitive', 'ditransitive'])))
+    verb = rng.choice(words('verbs', 'frame', frames.get(kind, ['intransitive', 'transitive', 'ditransitive'])))
     row = table['verbs'][verb]
     may_be_pronoun = kind in ('statement', 'negative', 'modal', 'time') and rng.random() < 0.3
     subject = noun_phrase(['pronoun'] if may_be_pronoun else set(row['who'].split()) - {'pronoun'}, the, avoid)

@@ -91,6 +91,24 @@ def test_multi30k_names_of_splits(tmp_path):
         corpus.files('test_2018', 'en-de')
 
 
+def test_a_language_with_its_region(tmp_path):
+    """pt_BR is a language as any other: in names of files, in directions and as a tag. pt-BR is not overlooked."""
+    for name in ('train.pt_BR', 'train.en', 'train.en-zh_Hant.en', 'train.en-zh_Hant.zh_Hant'):
+        (tmp_path / name).write_bytes(b'a b c d\n')
+    corpus = Corpus(tmp_path)
+    assert corpus.directions == ['en-pt_BR', 'en-zh_Hant', 'pt_BR-en', 'zh_Hant-en']
+    assert [path.name for path in corpus.files('train', 'pt_BR-en')] == ['train.pt_BR', 'train.en']
+    vocabulary = Vocabulary.train(['a b c d'] * 9, 12, corpus.languages)
+    assert all(map(vocabulary.has_tag, corpus.languages)) and not vocabulary.has_tag('pt')
+    src, tgt, _ = next(Bitext(corpus, 'train', ['pt_BR-en'], vocabulary, 64).in_order(64))
+    assert (src[0, 0], tgt[0, 0]) == (vocabulary.tag('pt_BR'), vocabulary.tag('en'))
+    for name in ('train.pt-BR', 'train.en-pt-BR.en', 'train.en-pt-BR.pt-BR', 'train.pt-BR.en'):
+        (tmp_path / f'{name}.gz').write_bytes(b'')
+        with pytest.raises(UserError, match=f'{name} names no pair of languages.*pt_BR'):
+            Corpus(tmp_path)
+        (tmp_path / f'{name}.gz').unlink()
+
+
 def test_missing_folders_and_texts_are_said(tmp_path):
     with pytest.raises(UserError, match='no such folder'):
         open_corpus(tmp_path / 'nowhere')

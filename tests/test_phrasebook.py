@@ -1,12 +1,14 @@
 """The phrasebook says what it means: sentences written by hand, every form there, splits kept apart."""
 import random
+import re
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, product
 
 import pytest
 
-from minispec import UserError
+from minispec import UserError, phrasebook
 from minispec.corpora import Corpus, write_phrasebook
-from minispec.phrasebook import LEXICON, Clause, Language, NounPhrase, codes, draw_clause, english, language, sentences
+from minispec.phrasebook import LEXICON, Clause, NounPhrase, codes, draw_clause, english, language, sentences
 
 
 def the(noun, adjective='', owner=None):
@@ -291,15 +293,97 @@ def test_no_form_is_missing(code):
                     say(Clause('says', subject, speaks, said=plain._replace(kind='said')))
 
 
-def test_a_missing_form_is_named(tmp_path):
-    text = (LEXICON / 'de.txt').read_text(encoding='utf-8')
-    path = tmp_path / 'de.txt'
-    path.write_text(text.replace('Hund         Hund ', '-            Hund '), encoding='utf-8')
-    with pytest.raises(UserError, match=r'de\.txt: \[nouns\] dog has no form "nom"'):
-        Language(path).say(Clause('statement', the('dog'), 'sleep'))
-    path.write_text(text.replace('wir\n', 'wir  uns\n'), encoding='utf-8')
-    with pytest.raises(UserError, match=r'de\.txt, line \d+: 8 cells instead of 7'):
-        Language(path)
+@pytest.fixture
+def lexicon(tmp_path, monkeypatch):
+    """A lexicon of English and German alone; lexicon(name, text) changes a table and says some sentences."""
+    monkeypatch.setattr(phrasebook, 'LEXICON', tmp_path)
+    texts = {name: (LEXICON / name).read_text(encoding='utf-8') for name in ('de.txt', 'en.txt')}
+
+    def change(name, text):
+        for other in texts:
+            (tmp_path / other).write_text(text if other == name else texts[other], encoding='utf-8')
+        for cached in (phrasebook.codes, phrasebook.language):
+            cached.cache_clear()
+        return list(islice(sentences(), 100))
+
+    change.texts = texts
+    yield change
+    for cached in (phrasebook.codes, phrasebook.language):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize('name, old, new, at, message', [
+    ('de.txt', 'Hund         Hund ', '-            Hund ', 'dog ', r'\[nouns\] dog has no "nom"'),
+    ('de.txt', 'wir\n', 'wir  uns\n', 'we ', r'\[nouns\] we has 8 cells instead of 7'),
+    ('de.txt', '\ndog  ', '\ndgo  ', 'dgo', r'\[nouns\] dgo is not in en.txt'),
+    ('de.txt', '\ndog  ', '\n# dog  ', '[nouns]', r'\[nouns\] has no "dog"'),
+    ('de.txt', '\ndog  ', '\nman  ', 'man          m      Hund', r'\[nouns\] man is there twice'),
+    ('de.txt', '\ndog          m', '\ndog          k', 'dog ', r'\[nouns\] dog has "k" where .* only be f, m, n'),
+    ('de.txt', 'the nom m', 'the nmo m', 'the nmo m', r'\[determiners\] the nmo m has "nmo" where .* nom, '),
+    ('de.txt', 'sg nom  nom', 'sg nom  nmo', 'sg nom  nmo', r'.* has "nmo" where there can only be acc, class, dat, '),
+    ('de.txt', 'the gen m  des', '', '[determiners]', r'\[determiners\] has no line for '),
+    ('de.txt', 'old    before', 'old    behind', 'old ', r'\[adjectives\] old has the class "behind", a slot '),
+    ('de.txt', '{object}', '{objekt}', 'transitive ', r'\[frames\] transitive has "objekt" where .* object, '),
+    ('de.txt', '{object}', '{object', 'transitive ', r'\[frames\] transitive has "{" where '),
+    ('de.txt', '{object}', '{rest}', 'transitive ', r'\[frames\] transitive has "rest" where '),
+    ('de.txt', '[frames]', '[frame]', '[frame]', r'\[frame\] has "frame" where there can only be adjectives, '),
+    ('de.txt', '[language]', '', 'name ', r'.* comes before the first section'),
+    ('de.txt', '[times]', '[places]', '[places]\nevery', r'\[places\] is there twice'),
+    ('de.txt', 'word         class', 'word  class  class', 'word', r'.* should be the line that names the columns'),
+    ('de.txt', 'Germanic', 'Germannic', 'family', r'.*"Germannic" where there can only be .*Germanic, '),
+    ('de.txt', '8000', 'many', 'pairs', r'\[language\] pairs should be a number of sentences, not many'),
+    ('de.txt', 'manchmal', 'manchmal\n[spelling]\n(a  b', '(a', r'\[spelling\] \(a is not a regular expression'),
+    ('en.txt', 'person animal food text thing large  want', 'person animl  want', 'see ', '.* see has "animl" where '),
+    ('en.txt', 'big    before  thing large', 'big    before  ∅', 'big  ', r'\[adjectives\] big has "" where '),
+    ('en.txt', 'frame ', 'farme ', 'see  ', r'\[verbs\] see has no "frame"'),
+    ('en.txt', 'text         ', 'food         ', '[nouns]', r'\[nouns\] has too few lines with text as their class'),
+])
+def test_a_mistake_in_a_table_is_named_with_its_line(lexicon, name, old, new, at, message):
+    """`at` begins the line that the error names."""
+    changed = lexicon.texts[name].replace(old, new)
+    line = changed[:changed.index(f'\n{at}') + 1].count('\n') + 1
+    with pytest.raises(UserError, match=rf'{name}, line {line}: {message}'):
+        lexicon(name, changed)
+
+
+def test_a_table_that_is_not_utf8_is_named_with_its_line(lexicon):
+    (phrasebook.LEXICON / 'xx.txt').write_bytes('[language]\nname  Español\n'.encode('latin-1'))
+    with pytest.raises(UserError, match='xx.txt, line 2: not UTF-8'):
+        lexicon('de.txt', lexicon.texts['de.txt'])
+
+
+MISTAKES = {
+    'delete a line': lambda line, cells: '',
+    'repeat a line': lambda line, cells: f'{line}\n{line}',
+    'drop the first cell': lambda line, cells: '  '.join(cells[1:]),
+    'drop the last cell': lambda line, cells: '  '.join(cells[:-1]),
+    'misspell the first cell': lambda line, cells: line[1:],
+    'misspell the last cell': lambda line, cells: line[:-1],
+    'one space between cells': lambda line, cells: ' '.join(cells),
+    'leave a cell out': lambda line, cells: '  '.join([*cells[:-1], '-']),
+    'empty a cell': lambda line, cells: '  '.join([cells[0], '∅', *cells[2:]]),
+    'swap two cells': lambda line, cells: '  '.join([*cells[1::-1], *cells[2:]]),
+    'lose a bracket': lambda line, cells: line.replace('}', '', 1).replace(']', '', 1),
+    'spoil a bracket': lambda line, cells: line.replace('{', '{x', 1).replace('[', '[(', 1),
+}
+
+
+@pytest.mark.parametrize('name', ['de.txt', 'en.txt'])
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_any_mistake_is_one_line_that_names_its_place(lexicon, name, mistake):
+    """In every ninth line of a table: sentences come, or one UserError; never another exception."""
+    lines = lexicon.texts[name].splitlines()
+    told = 0
+    for i in range(list(MISTAKES).index(mistake) % 9, len(lines), 9):
+        if not lines[i] or lines[i].startswith('#'):
+            continue
+        changed = MISTAKES[mistake](lines[i], re.split(r'\s{2,}', lines[i]))
+        try:
+            lexicon(name, '\n'.join([*lines[:i], changed, *lines[i + 1:]]))
+        except UserError as error:
+            assert re.search(r'(de|en)\.txt, line [1-9]\d*: ', str(error)) and '\n' not in str(error)
+            told += 1
+    assert told
 
 
 def test_there_are_hundreds_of_thousands_of_meanings():
@@ -318,10 +402,7 @@ def test_same_seed_same_sentences_and_none_twice():
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('data')
-    (folder / 'phrasebook.part').mkdir()  # an interrupted run left it, with a language that has since gone
-    (folder / 'phrasebook.part' / 'train.en-xx.en').write_text('stale', encoding='utf-8')
-    return write_phrasebook(folder / 'phrasebook')
+    return write_phrasebook(tmp_path_factory.mktemp('data') / 'phrasebook')
 
 
 def test_the_files_of_the_phrasebook(folder):
@@ -346,3 +427,16 @@ def test_the_phrasebook_is_written_once(folder):
     path = folder / 'train.en-de.de'
     before = path.stat().st_mtime_ns
     assert write_phrasebook(folder) == folder and path.stat().st_mtime_ns == before
+
+
+def test_two_first_runs_at_once_write_one_phrasebook(lexicon, tmp_path):
+    """Whoever is second keeps the folder of the first; neither leaves anything else behind."""
+    lexicon('de.txt', lexicon.texts['de.txt'].replace('8000', '300'))
+    data = tmp_path / 'data'
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(write_phrasebook, [data / 'phrasebook'] * 3))) == 1
+    assert [path.name for path in data.iterdir()] == ['phrasebook'] and len(list((data / 'phrasebook').iterdir())) == 6
+    assert len((data / 'phrasebook' / 'train.en-de.de').read_text(encoding='utf-8').splitlines()) == 300
+    (tmp_path / 'file').write_text('', encoding='utf-8')
+    with pytest.raises(UserError, match='cannot make the folder .*is there a file of that name'):
+        write_phrasebook(tmp_path / 'file')
