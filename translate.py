@@ -5,15 +5,13 @@
     RUN/specialized.pt + a direction (--slim)              ->  RUN/specialized.en-de.pt, its neurons and no others
 """
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
-from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.significance import PairedTest
+from tqdm import tqdm
 
-from minispec import UserError, cli
+from minispec import UserError, cli, scoring
 from minispec.checkpoint import load_checkpoint, make_folder, save_checkpoint, write
 from minispec.corpora import open_corpus
 from minispec.data import check_aligned, read_lines, split_lines
@@ -26,19 +24,19 @@ def arguments():
     parser.add_argument('--model', default='specialized.pt', help='checkpoint: a path, or a name in --run')
     parser.add_argument('--beam', type=cli.positive(int), default=5, help='hypotheses side by side; 1 is greedy')
     parser.add_argument('--length-penalty', type=cli.length_penalty, default=1.0, help='divide scores by length to this power')
+    parser.add_argument('--src', help='language to translate from')
+    parser.add_argument('--tgt', help='language to translate into')
     text = parser.add_argument_group('to translate text')
-    text.add_argument('--src', help='language to translate from')
-    text.add_argument('--tgt', help='language to translate into')
     text.add_argument('--input', help='file to translate (default: standard input)')
     text.add_argument('--slim', action='store_true',
                       help='translate nothing, but save the model of --src and --tgt alone, without the other neurons')
-    test = parser.add_argument_group('to score all directions')
+    test = parser.add_argument_group('to score all directions, or that of --src and --tgt')
     test.add_argument('--test', nargs='?', const='test', metavar='SPLIT',
                       help='score this split of --data: test if none is named, or say test_2018_flickr')
     test.add_argument('--compare', metavar='OTHER.pt', help='and test the difference to this checkpoint')
     args = parser.parse_args()
-    if not args.test and not (args.src and args.tgt):
-        parser.error('say what to translate: --src en --tgt de, or --test')
+    if bool(args.src) != bool(args.tgt) or not (args.src or args.test):
+        parser.error('say what to translate: --src en --tgt de, or --test, or both')
     if args.compare and not args.test:
         parser.error('--compare goes with --test')
     return args
@@ -90,15 +88,6 @@ def translate_text(checkpoint, args):
         print(line)
 
 
-def metrics_for(language):
-    """BLEU with the tokenizer that the language needs, or over characters where that is not installed; and chrF++."""
-    try:
-        bleu = BLEU(trg_lang={'zho': 'zh', 'jpn': 'ja', 'kor': 'ko'}.get(language[:3], language[:2]))
-    except RuntimeError:
-        bleu = BLEU(tokenize='char')
-    return {'BLEU': bleu, 'chrF++': CHRF(word_order=2)}
-
-
 def read_pair(src_path, tgt_path):
     sources, references = read_lines(src_path), read_lines(tgt_path)
     check_aligned(src_path, len(sources), tgt_path, len(references))
@@ -106,54 +95,42 @@ def read_pair(src_path, tgt_path):
 
 
 def score_test(checkpoint, path, args):
-    """Score every direction of the split; with --compare, also the difference to another checkpoint and its p-value."""
+    """Score a split in every direction, or in that of --src and --tgt; with --compare, against another checkpoint."""
     other = load(find(args.compare, args), args) if args.compare else None
-    corpus, tasks = open_corpus(args.data), checkpoint.tasks
-    if other and not set(tasks) <= set(other.tasks):
-        raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, not all of {", ".join(tasks)}')
-    test = {direction: read_pair(*corpus.files(args.test, direction)) for direction in tasks}
-    start, scores, translations, signatures = time.monotonic(), {}, {}, set()
-    print('direction     BLEU   chrF++' + (f'   BLEU of {args.compare}   difference        p' if other else ''))
-    for direction, (sources, references) in test.items():
-        hypotheses = translations[direction] = run_model(checkpoint, sources, direction, args)
-        metrics = metrics_for(direction.split('-')[1])
-        row = {name: metric.corpus_score(hypotheses, [references]).score for name, metric in metrics.items()}
-        signatures |= {f'{name}|{metric.get_signature()}' for name, metric in metrics.items()}
-        if other:
-            others = run_model(other, sources, direction, args)
-            row |= bootstrap(metrics['BLEU'], others, hypotheses, references, args.seed)
-        scores[direction] = row
-        print(table_row(direction, row, args.compare))
-    columns = ['BLEU', 'chrF++'] + (['other', 'difference'] if other else [])
-    mean = {name: sum(row[name] for row in scores.values()) / len(scores) for name in columns}
-    print(table_row('mean', mean, args.compare), *sorted(signatures), sep='\n')
+    directions = [f'{args.src}-{args.tgt}'] if args.src else checkpoint.tasks
+    for one in (checkpoint, other) if other else (checkpoint,):
+        if unknown := set(directions) - set(one.tasks):
+            raise UserError(f'{args.compare if one is other else args.model} does not translate {", ".join(sorted(unknown))}; '
+                            f'it knows {", ".join(one.tasks)}')
+    corpus = open_corpus(args.data)
+    test = {direction: read_pair(*corpus.files(args.test, direction)) for direction in directions}
+    start = time.monotonic()
 
-    folder = Path(args.run) / f'{args.test}.{path.stem}'
-    make_folder(folder)
-    for direction, hypotheses in translations.items():
-        write(folder / f'{direction}.txt', ''.join(f'{line}\n' for line in hypotheses))
+    def translations(system):
+        return {direction: run_model(system, sources, direction, args)
+                for direction, (sources, _) in tqdm(test.items(), unit='direction', disable=None)}
+
+    hypotheses, others = translations(checkpoint), translations(other) if other else None
+    averaged = {} if args.src else scoring.groups({direction: len(read_lines(corpus.files('train', direction)[0]))
+                                                   for direction in directions})
+    rows, means, signatures = scoring.score({direction: references for direction, (_, references) in test.items()},
+                                            hypotheses, others, averaged, args.seed)
     content = {'model': str(path), 'compare': args.compare, 'split': args.test, 'beam': args.beam,
-               'length_penalty': args.length_penalty, 'scores': scores, 'mean': mean, 'signatures': sorted(signatures)}
+               'length_penalty': args.length_penalty, 'scores': rows, 'means': means, 'signatures': signatures}
+    scoring.print_scores(rows, means, args.compare)
+    if other:
+        content['verdicts'] = found = scoring.verdicts(rows)
+        print('{wins} wins, {ties} ties, {losses} losses (Holm\'s p < 0.05); {up} up, {down} down'.format(**found))
+    print(*scoring.alarms(rows), *signatures, sep='\n')
+
+    folder = Path(args.run) / '.'.join([args.test, path.stem, *directions[:args.src is not None]])
+    make_folder(folder)
+    for direction, lines in hypotheses.items():
+        write(folder / f'{direction}.txt', ''.join(f'{line}\n' for line in lines))
     write(folder / 'scores.json', json.dumps(content, indent=2) + '\n')
-    src, tgt = tasks[0].split('-')
+    src, tgt = directions[0].split('-')
     print(f'wrote {folder} in {(time.monotonic() - start) / 60:.1f} min; next, to translate what you type: '
           f'python translate.py --run {args.run} --model {args.model} --src {src} --tgt {tgt}')
-
-
-def bootstrap(metric, others, hypotheses, references, seed):
-    """sacreBLEU's paired bootstrap of 1,000 samples: the other system's score, the difference and its p-value."""
-    os.environ['SACREBLEU_SEED'] = str(seed + 1)  # it takes its seed from there, and 0 for none
-    _, results = PairedTest([('other', others), ('this', hypotheses)], {'BLEU': metric}, [references], test_type='bs')()
-    before, after = results['BLEU']
-    p = 1.0 if others == hypotheses else after.p_value  # sacreBLEU would call a difference of 0 significant
-    return {'other': before.score, 'difference': after.score - before.score, 'p': p}
-
-
-def table_row(name, row, compare):
-    line = f'{name:9} {row["BLEU"]:8.2f} {row["chrF++"]:8.2f}'
-    if compare:
-        line += f'   {row["other"]:{len("BLEU of " + compare)}.2f}   {row["difference"]:+10.2f}'
-    return line + (f'   {row["p"]:6.3f}' if 'p' in row else '')
 
 
 def main():

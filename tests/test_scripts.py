@@ -122,11 +122,23 @@ def test_scores_and_translations_are_written(pipeline, common):
     assert all(0 <= row['p'] <= 1 for row in scores['scores'].values())
     lines = [line for line in pipeline['test'].splitlines() if line.startswith('de-en')]
     assert f'{scores["scores"]["de-en"]["BLEU"]:.2f}' in lines[0]
+    assert list(scores['means']) == ['all', 'from en', 'into en'] and scores['verdicts']['ties'] <= 4
+
+
+def test_one_direction_is_scored_alone(pipeline, common):
+    out = succeed('translate.py', *common, '--test', '--src', 'de', '--tgt', 'en', '--compare', 'dense.pt', '--beam', 2)
+    folder = common[3] / 'test.specialized.de-en'
+    found = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))
+    whole = json.loads((common[3] / 'test.specialized' / 'scores.json').read_text(encoding='utf-8'))
+    assert found['scores'].keys() == {'de-en'} and not found['means'] and 'en-de' not in out
+    assert found['scores']['de-en']['BLEU'] == whole['scores']['de-en']['BLEU']
 
 
 def test_a_model_does_not_differ_from_itself(pipeline, common):
     out = succeed('translate.py', *common, '--test', '--model', 'dense.pt', '--compare', 'dense.pt', '--beam', 1)
-    assert all(line.split()[-2:] == ['+0.00', '1.000'] for line in out.splitlines() if line.startswith(('en-', 'de-', 'fr-')))
+    rows = [line.split() for line in out.splitlines() if line.startswith(('en-', 'de-', 'fr-'))]
+    assert len(rows) == 4 and all(row[-5:] == ['+0.00', '+0.00', '+0.00', '1.000', '1.000'] for row in rows)
+    assert '0 wins, 4 ties, 0 losses' in out
 
 
 def test_text_in_is_text_out_line_for_line(pipeline, common, tmp_path):
@@ -243,7 +255,8 @@ def test_wrong_flags_are_one_line(pipeline, common, tmp_path):
     assert '--device tpu' in fail('profile.py', *common[:4], '--device', 'tpu')
     assert 'the largest is' in fail('train.py', *common[:2], '--run', tmp_path / 'big', '--vocab-size', 50000)
     assert '--heads 3' in fail('train.py', *common, '--heads', 3)
-    assert 'say what to translate' in fail('translate.py', *common)
+    for half in ([], ['--src', 'de'], ['--test', '--tgt', 'de']):
+        assert 'say what to translate' in fail('translate.py', *common, *half)
     (tmp_path / 'bad.pt').write_bytes(b'no checkpoint')
     assert 'bad.pt is not a minispec checkpoint' in fail('translate.py', *common, '--model', tmp_path / 'bad.pt', '--test')
     assert 'standard input, line 2: not UTF-8' in fail('translate.py', *common, '--src', 'en', '--tgt', 'de', stdin=b'a\n\xff\n')
