@@ -30,7 +30,7 @@ def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
     cli.add_selection_flags(parser)
     parser.add_argument('--layer', help="layer whose IoU table is shown, as enc1 or dec3 (default: each side's last)")
-    parser.add_argument('--plot', action='store_true', help='draw Figures 1, 2 and 5 of the paper; needs matplotlib')
+    parser.add_argument('--plot', action='store_true', help='draw all that is shown; needs matplotlib')
     return parser.parse_args()
 
 
@@ -58,16 +58,23 @@ def main():
     iou, chance = overlap(masks)  # (L, N, N)
     shown = [args.layer] if args.layer else [layers[n - 1], layers[-1]]
     figures.print_layers(layers, tasks, masks, iou, chance)
-    pairs = [len(read_lines(corpus.files('train', task)[0])) for task in tasks]
-    figures.print_families(layers, tasks, pairs, iou, chance)
+    sizes, pieces = [len(read_lines(corpus.files('train', task)[0])) for task in tasks], {}
+    for task in tasks:
+        for language, text in zip(task.split('-'), corpus.files('valid', task)):
+            pieces.setdefault(language, set()).update(*vocabulary.encode(read_lines(text)))
+    figures.print_families(layers, tasks, sizes, pieces, iou, chance)
+    trees = {name: figures.tree(tasks, name, iou[layers.index(name)]) for name in shown}
     for name in shown:
         figures.print_overlap(name, tasks, iou[layers.index(name)], chance[layers.index(name)])
+        if trees[name][1]:
+            figures.print_tree(name, *trees[name])
     if args.plot:
         run = Path(args.run)
         pictures = [*figures.draw_overlap_by_layer(run, layers, tasks, iou, chance),
                     *figures.draw_sparsity(run, layers, tasks, masks)]
         for name in shown:
             pictures += figures.draw_overlap(run, name, tasks, iou[layers.index(name)], chance[layers.index(name)])
+            pictures += figures.draw_tree(run, name, *trees[name]) if trees[name][1] else []
         print('drew ' + ', '.join(str(path) for path in pictures))
     print(f'wrote {path}; next: python specialize.py --data {args.data} --run {args.run} '
           f'--k {args.k:g} --count {args.count}')
