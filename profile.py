@@ -6,12 +6,14 @@ if __name__ == '__main__':
     import time
     from pathlib import Path
 
+    import torch
+
     from minispec import UserError, cli, figures
     from minispec.checkpoint import fingerprint, load_checkpoint, write
     from minispec.corpora import open_corpus
     from minispec.data import Bitext, read_lines
-    from minispec.neurons import overlap, record, select
-    from minispec.training import pick_device
+    from minispec.neurons import overlap, private, record, select, silence
+    from minispec.training import pick_device, validate
 else:
     # This file's name hides the standard library's `profile`. Whoever imports it, as torch does through `cProfile` when
     # the first optimizer is built, wants that module: hand it out. So nothing reusable may live in this file.
@@ -30,6 +32,9 @@ def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
     cli.add_selection_flags(parser)
     parser.add_argument('--layer', help="layer whose IoU table is shown, as enc1 or dec3 (default: each side's last)")
+    parser.add_argument('--ablate', action='store_true',
+                        help="silence each direction's own neurons and see what every direction loses; takes 2N + 1 "
+                             'times as long as a validation of N directions')
     parser.add_argument('--plot', action='store_true', help='draw all that is shown; needs matplotlib')
     return parser.parse_args()
 
@@ -68,6 +73,13 @@ def main():
         figures.print_overlap(name, tasks, iou[layers.index(name)], chance[layers.index(name)])
         if trees[name][1]:
             figures.print_tree(name, *trees[name])
+    if args.ablate:
+        start, n = time.monotonic(), max(1, masks.sum(-1).min().item() // 4)
+        print(f'\n--ablate: {n} neurons of each layer, {2 * len(tasks) + 1} validations')
+        own, random = silence(model, torch.cat(private(masks, n, args.seed)),  # (2 N, L, F)
+                              lambda: validate(model, valid, 4096)).chunk(2)  # (N, N) each
+        figures.print_ablation(tasks, own - random)
+        print(f'in {(time.monotonic() - start) / 60:.1f} min')
     if args.plot:
         run = Path(args.run)
         pictures = [*figures.draw_overlap_by_layer(run, layers, tasks, iou, chance),
@@ -75,6 +87,7 @@ def main():
         for name in shown:
             pictures += figures.draw_overlap(run, name, tasks, iou[layers.index(name)], chance[layers.index(name)])
             pictures += figures.draw_tree(run, name, *trees[name]) if trees[name][1] else []
+        pictures += figures.draw_ablation(run, tasks, own - random) if args.ablate else []
         print('drew ' + ', '.join(str(path) for path in pictures))
     print(f'wrote {path}; next: python specialize.py --data {args.data} --run {args.run} '
           f'--k {args.k:g} --count {args.count}')

@@ -180,20 +180,38 @@ def average_chance(chance):
     return ((chance.sum() - chance.trace()) / (n * (n - 1))).item()
 
 
-def print_overlap(name, tasks, iou, chance):
-    """Figure 1 as a table: the IoU (N, N) of one layer, in hundredths so that many directions fit a terminal's width."""
-    print(f'\nIoU in {name}, in hundredths; chance alone gives {100 * average_chance(chance):.0f}')
+def print_matrix(tasks, values):
+    """A table of values (N, N), rounded to whole numbers so that many directions fit a terminal's width."""
     order = grouped(tasks)
     sides = [tasks[task].split('-') for task in order]
     left = max(map(len, tasks)) + 1
-    width = max(4, *(len(language) + 1 for languages in sides for language in languages))
+    width = max(4, *(len(language) + 1 for languages in sides for language in languages),
+                *(len(f'{value:.0f}') + 1 for value in values.flatten().tolist()))
     for side in (0, 1):
         print(' ' * left + ''.join(f'{languages[side]:>{width}}' for languages in sides))
     for task in order:
-        print(f'{tasks[task]:{left}}' + ''.join(f'{100 * value:{width}.0f}' for value in iou[task, order].tolist()))
+        print(f'{tasks[task]:{left}}' + ''.join(f'{value:{width}.0f}' for value in values[task, order].tolist()))
+
+
+def print_overlap(name, tasks, iou, chance):
+    """Figure 1 as a table: the IoU (N, N) of one layer."""
+    print(f'\nIoU in {name}, in hundredths; chance alone gives {100 * average_chance(chance):.0f}')
+    print_matrix(tasks, 100 * iou)
     if name.startswith('enc'):
         print('(The encoder is told the source language alone: on line-aligned text, directions from one language use\n'
               'the same encoder neurons.)')
+
+
+def print_ablation(tasks, excess):
+    """What the losses (N, N) gain when the neurons that a direction has and the fewest others have are silent.
+
+    Row by row a direction's neurons; column by column the loss of each direction, less what random neurons cost it.
+    """
+    print('\nValidation loss, in thousandths, when the neurons of the direction on the left are silent, less that when as\n'
+          'many random ones of its neurons are')
+    print_matrix(tasks, 1000 * excess)
+    own = torch.eye(len(tasks), dtype=torch.bool)
+    print(f'mean on the diagonal (own neurons) {1000 * excess[own].mean():.1f}, off it {1000 * excess[~own].mean():.1f}')
 
 
 def new_figure():
@@ -216,16 +234,29 @@ def save(figure, folder, name):
     return paths
 
 
-def draw_overlap(folder, name, tasks, iou, chance):
-    """Figure 1 as a picture: the table of `print_overlap` in colours."""
+def draw_matrix(folder, name, tasks, values, title, label, **colours):
+    """Values (N, N) as a picture, in the order of `print_matrix`."""
     figure, axes = new_figure()
     order = grouped(tasks)
-    image = axes.imshow(iou[order][:, order].numpy(), vmax=1, cmap='viridis')
+    image = axes.imshow(values[order][:, order].numpy(), **colours)
     axes.set_xticks(range(len(tasks)), [tasks[task] for task in order], rotation=90)
     axes.set_yticks(range(len(tasks)), [tasks[task] for task in order])
-    axes.set_title(f'Overlap of neurons in {name} (chance alone: {average_chance(chance):.2f})')
-    figure.colorbar(image, label='IoU')
-    return save(figure, folder, f'overlap-{name}')
+    axes.set_title(title)
+    figure.colorbar(image, label=label)
+    return save(figure, folder, name)
+
+
+def draw_overlap(folder, name, tasks, iou, chance):
+    """Figure 1 as a picture: the table of `print_overlap` in colours."""
+    title = f'Overlap of neurons in {name} (chance alone: {average_chance(chance):.2f})'
+    return draw_matrix(folder, f'overlap-{name}', tasks, iou, title, 'IoU', vmax=1, cmap='viridis')
+
+
+def draw_ablation(folder, tasks, excess):
+    """The table of `print_ablation` in colours."""
+    most = excess.abs().max().item()
+    return draw_matrix(folder, 'ablation', tasks, excess, "Silence one direction's own neurons (rows): loss of each",
+                       'change of loss, less that by random neurons', vmin=-most, vmax=most, cmap='RdBu_r')
 
 
 def draw_overlap_by_layer(folder, layers, tasks, iou, chance):

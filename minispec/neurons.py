@@ -3,6 +3,7 @@
     record    count, for every task, layer and neuron, how often the neuron fires     section 3.1
     select    keep the most active neurons that carry k% of a layer's activity        Eq. 1
     overlap   intersection over union of the tasks' neurons, and what chance gives    section 3.2
+    silence   what happens to every task when the neurons of one are off              (not in the paper)
 
 Counts and masks have the shape (N, L, F); see `model.py` for the symbols.
 """
@@ -112,3 +113,27 @@ def overlap(masks):
     density = m.mean(-1)  # (L, N)
     both = density[:, :, None] * density[:, None, :]  # (L, N, N)
     return iou, both / (density[:, :, None] + density[:, None, :] - both)
+
+
+def private(masks, n, seed):
+    """Of the neurons that each task has, n in every layer: those that the fewest tasks have, ties by index; random ones.
+
+    Returns both, (N, L, F) each. n is at most the number of neurons that any task has in any layer.
+    """
+    holders = masks.sum(0).float().expand(masks.shape)  # (N, L, F), how many tasks have the neuron
+    noise = torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed))
+    return [score.masked_fill(~masks, torch.inf).argsort(dim=-1, stable=True).argsort(-1) < n for score in (holders, noise)]
+
+
+@torch.no_grad()
+def silence(model, sets, measure):
+    """What measure(), such as the loss of each task (N,), gains when a set of neurons is off for all tasks.
+
+    Returns a row for each of the `sets` (n, L, F): (n, N).
+    """
+    whole, masks, rows = measure(), model.masks.clone(), []
+    for off in sets.to(masks.device):  # (L, F)
+        model.masks.copy_(masks & ~off)
+        rows.append(measure() - whole)
+    model.masks.copy_(masks)
+    return torch.stack(rows)

@@ -2,8 +2,8 @@
 import pytest
 import torch
 
-from minispec.figures import (compared, draw_overlap, draw_tree, grouped, likeness, linkage, nearest_relatives, print_families,
-                              print_layers, print_tree, spearman, tree, united)
+from minispec.figures import (compared, draw_overlap, draw_tree, grouped, likeness, linkage, nearest_relatives, print_ablation,
+                              print_families, print_layers, print_tree, spearman, tree, united)
 from minispec.neurons import overlap
 
 TASKS = ['en-cs', 'en-de', 'en-nl', 'en-pl', 'cs-en', 'de-en', 'nl-en', 'pl-en']
@@ -117,3 +117,10 @@ def test_the_cells_of_a_drawn_map_are_the_tables(tmp_path, monkeypatch):
     order = grouped(TASKS)
     assert drawn[0].shape == (8, 8) and drawn[0][1, 2] == iou[0][TASKS.index('en-nl'), TASKS.index('en-cs')]
     assert drawn[0][4, 7] == iou[0][order[4], order[7]]
+
+
+def test_the_table_of_ablation_has_its_rows_where_it_says(capsys):
+    print_ablation(['fr-en', 'en-fr'], torch.tensor([[0.010, -0.002], [0.004, 0.020]]))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[-5:-1]] == [['en', 'fr'], ['fr', 'en'], ['en-fr', '20', '4'], ['fr-en', '-2', '10']]
+    assert lines[-1] == 'mean on the diagonal (own neurons) 15.0, off it 1.0'

@@ -4,7 +4,7 @@ import torch
 from conftest import make_batch
 
 from minispec.model import PAD
-from minispec.neurons import overlap, record, select, shared, shuffled, swapped
+from minispec.neurons import overlap, private, record, select, shared, shuffled, silence, swapped
 
 
 def kept(counts, k):
@@ -133,3 +133,19 @@ def test_chance_level_is_what_random_masks_reach():
     masks[1, :, :20_000] = False
     iou, chance = overlap(shuffled(masks, seed=0))
     assert iou[0, 0, 1].item() == pytest.approx(chance[0, 0, 1].item(), abs=0.01)
+
+
+def test_private_neurons_are_those_that_the_fewest_others_have():
+    masks = torch.tensor([[[1, 1, 1, 1, 0]], [[0, 1, 1, 0, 1]], [[0, 1, 0, 1, 1]]]).bool()  # (N=3, L=1, F=5); held by 1 3 2 2 2
+    own, random = private(masks, 2, seed=1)
+    assert own.int().tolist() == [[[1, 0, 1, 0, 0]], [[0, 0, 1, 0, 1]], [[0, 0, 0, 1, 1]]]  # ties by index
+    assert (random.sum(-1) == 2).all() and not (random & ~masks).any()
+    assert any(not torch.equal(random, private(masks, 2, seed)[1]) for seed in range(2, 9))
+
+
+def test_silence_measures_each_set_and_leaves_the_masks(model):
+    """What is measured here is how many neurons each task has on: every set takes those that were on from it."""
+    before = model.masks.clone()
+    sets = torch.rand(2, *before.shape[1:], generator=torch.Generator().manual_seed(1)) < 0.3  # (2, L, F)
+    found = silence(model, sets, lambda: model.masks.sum((1, 2)))
+    assert torch.equal(found, -(before & sets[:, None]).sum((2, 3))) and torch.equal(model.masks, before)

@@ -55,7 +55,7 @@ def common(corpus_folder, tmp_path_factory):
 def pipeline(common):
     """All four scripts in order; their outputs by name."""
     out = {'train': succeed('train.py', *common, *SMALL, *SHORT),
-           'profile': succeed('profile.py', *common, '--k', 70, '--plot')}
+           'profile': succeed('profile.py', *common, '--k', 70, '--plot', '--ablate')}
     for control in ('neurons', 'random', 'dense'):
         out[control] = succeed('specialize.py', *common, *SHORT, '--k', 70, '--control', control)
     out['test'] = succeed('translate.py', *common, '--test', '--compare', 'dense.pt', '--beam', 2)
@@ -77,13 +77,14 @@ def test_the_scripts_follow_one_another(pipeline, common):
 def test_profile_shows_sparsity_and_overlap(pipeline):
     out = pipeline['profile']
     assert 'neurons off' in out and '\nenc1 ' in out and '\ndec1 ' in out and 'chance alone gives' in out
-    table = [line for line in out.splitlines() if line.startswith(('en-de ', 'en-fr '))]
+    table = [line for line in out.split('--ablate')[0].splitlines() if line.startswith(('en-de ', 'en-fr '))]
     assert len(table) == 4 and '100 100' in table[0]  # line-aligned: en-de and en-fr share their encoder's neurons
+    assert '9 validations' in out and 'mean on the diagonal' in out
 
 
 def test_profile_draws(pipeline, common):
     """Both kinds of picture of each figure, and `drew` names them all."""
-    for name in ('overlap-by-layer', 'sparsity', 'overlap-enc1', 'overlap-dec1'):
+    for name in ('overlap-by-layer', 'sparsity', 'overlap-enc1', 'overlap-dec1', 'ablation'):
         for suffix, start in (('png', b'\x89PNG'), ('svg', b'<?xml')):
             path = common[3] / f'{name}.{suffix}'
             assert path.read_bytes().startswith(start) and str(path) in pipeline['profile']
