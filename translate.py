@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from minispec import UserError, cli, scoring
@@ -16,6 +17,7 @@ from minispec.checkpoint import load_checkpoint, make_folder, save_checkpoint, w
 from minispec.corpora import open_corpus
 from minispec.data import check_aligned, read_lines, split_lines
 from minispec.decoding import translate
+from minispec.neurons import zero_shot
 from minispec.training import pick_device
 
 
@@ -49,18 +51,26 @@ def find(name, args):
 
 
 def load(path, args):
+    """The checkpoint at `path`. It need not have been trained on the direction of --src and --tgt to know it then."""
     made_by = {'base': 'train.py', 'specialized': 'specialize.py'}
     checkpoint = load_checkpoint(path, made_by.get(path.stem, f'specialize.py --control {path.stem}'))
-    checkpoint.model.to(pick_device(args.device))
+    model, tasks, direction = checkpoint.model, checkpoint.tasks, f'{args.src}-{args.tgt}'
+    if args.src and direction not in tasks:
+        try:
+            mask, encoder, decoder = zero_shot(model.masks, tasks, direction)  # (L, F)
+        except ValueError as error:
+            raise UserError(f'{path} does not translate {direction}: {error}; it knows {", ".join(tasks)}')
+        print(f'{path} was not trained on {direction}: zero-shot, with the encoder neurons of {encoder} and the decoder '
+              f'neurons of {decoder}', file=sys.stderr)
+        model.masks, checkpoint = torch.cat([model.masks, mask[None]]), checkpoint._replace(tasks=[*tasks, direction])
+    model.to(pick_device(args.device))
     return checkpoint
 
 
 def slim(checkpoint, direction):
     """A checkpoint of one direction: what its masks leave out is neither kept nor computed."""
-    model, _, tasks, *_ = checkpoint
-    if direction not in tasks:
-        raise UserError(f'this model does not translate {direction}; it knows {", ".join(tasks)}')
-    return checkpoint._replace(model=model.slim(tasks.index(direction)), tasks=[direction], training=None)
+    model = checkpoint.model.slim(checkpoint.tasks.index(direction))
+    return checkpoint._replace(model=model, tasks=[direction], training=None)
 
 
 def run_model(checkpoint, lines, direction, args):
@@ -98,10 +108,8 @@ def score_test(checkpoint, path, args):
     """Score a split in every direction, or in that of --src and --tgt; with --compare, against another checkpoint."""
     other = load(find(args.compare, args), args) if args.compare else None
     directions = [f'{args.src}-{args.tgt}'] if args.src else checkpoint.tasks
-    for one in (checkpoint, other) if other else (checkpoint,):
-        if unknown := set(directions) - set(one.tasks):
-            raise UserError(f'{args.compare if one is other else args.model} does not translate {", ".join(sorted(unknown))}; '
-                            f'it knows {", ".join(one.tasks)}')
+    if other and not set(directions) <= set(other.tasks):
+        raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, not all of {", ".join(directions)}')
     corpus = open_corpus(args.data)
     test = {direction: read_pair(*corpus.files(args.test, direction)) for direction in directions}
     start = time.monotonic()
@@ -117,7 +125,7 @@ def score_test(checkpoint, path, args):
                                             hypotheses, others, averaged, args.seed)
     content = {'model': str(path), 'compare': args.compare, 'split': args.test, 'beam': args.beam,
                'length_penalty': args.length_penalty, 'scores': rows, 'means': means, 'signatures': signatures}
-    scoring.print_scores(rows, means, args.compare)
+    scoring.print_scores(rows, means, args.compare and Path(args.compare).name)
     if other:
         content['verdicts'] = found = scoring.verdicts(rows)
         print('{wins} wins, {ties} ties, {losses} losses (Holm\'s p < 0.05); {up} up, {down} down'.format(**found))

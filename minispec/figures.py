@@ -298,3 +298,13 @@ def draw_tree(folder, name, languages, joins):
     axes.invert_yaxis()  # from top to bottom, as the text
     axes.set(title=f'Languages by the neurons that they share in {name} (average linkage)', xlabel='1 - IoU')
     return save(figure, folder, f'tree-{name}')
+
+
+def draw_lines(folder, name, lines, x, y):
+    """Lines {label: (xs, ys)} over axes with these labels."""
+    figure, axes = new_figure()
+    for label, (xs, ys) in lines.items():
+        axes.plot(xs, ys, marker='o', label=label)
+    axes.set(xlabel=x, ylabel=y)
+    axes.legend()
+    return save(figure, folder, name)

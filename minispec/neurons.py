@@ -100,6 +100,22 @@ def shared(counts, masks):
     return (rank < masks.sum(-1).double().mean(0).round()[:, None]).expand_as(masks)
 
 
+def zero_shot(masks, tasks, direction):
+    """The neurons (L, F) of a direction never trained: de-fr gets the encoder's of de-en and the decoder's of en-fr.
+
+    In general, of the first of the N `tasks` with its source and the first with its target; returns also their names.
+    Raises ValueError if there is no such task.
+    """
+    src, tgt = direction.split('-')
+    encoder = [task for task in tasks if task.startswith(f'{src}-')][:1]
+    decoder = [task for task in tasks if task.endswith(f'-{tgt}')][:1]
+    if not (encoder and decoder):
+        raise ValueError(f'no direction was trained {"into " + tgt if encoder else "from " + src}')
+    L = masks.size(1)
+    halves = masks[tasks.index(*encoder), :L // 2], masks[tasks.index(*decoder), L // 2:]  # (L/2, F) each
+    return torch.cat(halves), *encoder, *decoder
+
+
 def overlap(masks):
     """Intersection over union of every two tasks' neurons in each layer, (L, N, N), and the same by chance alone.
 

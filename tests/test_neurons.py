@@ -4,7 +4,7 @@ import torch
 from conftest import make_batch
 
 from minispec.model import PAD
-from minispec.neurons import overlap, private, record, select, shared, shuffled, silence, swapped
+from minispec.neurons import overlap, private, record, select, shared, shuffled, silence, swapped, zero_shot
 
 
 def kept(counts, k):
@@ -117,6 +117,16 @@ def test_shared_control_by_hand():
     masks = torch.tensor([[[1, 0, 0, 0]], [[0, 1, 1, 1]]]).bool()  # 1 and 3 neurons: 2 on average
     both = shared(counts, masks)
     assert both.int().tolist() == [[[1, 1, 0, 0]]] * 2  # the sums are .8 .5 .5 .2; ties by index
+
+
+def test_zero_shot_takes_the_encoder_of_the_source_and_the_decoder_of_the_target():
+    tasks = ['en-de', 'en-fr', 'de-en', 'fr-en']
+    masks = torch.arange(4)[:, None, None].expand(4, 4, 1)  # (N=4, L=4, F=1): every neuron says whose it is
+    mask, encoder, decoder = zero_shot(masks, tasks, 'de-fr')
+    assert (mask.flatten().tolist(), encoder, decoder) == ([2, 2, 1, 1], 'de-en', 'en-fr')
+    for direction, said in (('xx-fr', 'from xx'), ('de-xx', 'into xx'), ('en-x', 'into x')):
+        with pytest.raises(ValueError, match=f'no direction was trained {said}$'):
+            zero_shot(masks, tasks, direction)
 
 
 def test_overlap_by_hand():

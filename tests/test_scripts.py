@@ -164,6 +164,16 @@ def test_a_slim_checkpoint_translates_its_direction_and_no_other(pipeline, commo
     assert 'knows en-de' in fail('translate.py', *common, '--src', 'de', '--tgt', 'en', '--model', 'specialized.en-de.pt')
 
 
+def test_a_direction_never_trained_is_translated_scored_and_compared(pipeline, common):
+    flags = [*common, '--src', 'de', '--tgt', 'fr', '--beam', 1]
+    code, out, err = call('translate.py', *flags, stdin=b'der Hund\nein Mann\n')
+    assert code == 0 and out.count('\n') == 2
+    assert err.count('\n') == 1 and 'the encoder neurons of de-en and the decoder neurons of en-fr' in err
+    code, out, err = call('translate.py', *flags, '--test', '--compare', 'dense.pt')
+    assert code == 0 and '\nde-fr ' in out and 'specialized.pt was not' in err and 'dense.pt was not trained on de-fr' in err
+    assert len((common[3] / 'test.specialized.de-fr' / 'de-fr.txt').read_text(encoding='utf-8').split('\n')) == 20 + 1
+
+
 def test_a_line_that_is_too_long_is_cut_with_a_warning(pipeline, common):
     code, out, err = call('translate.py', *common, '--src', 'en', '--tgt', 'de', '--beam', 1, stdin=b'a\n' + b'dog ' * 400 + b'\na\n')
     assert code == 0 and out.count('\n') == 3
@@ -249,7 +259,7 @@ def test_activations_of_another_base_are_refused(pipeline, common, tmp_path):
 
 def test_wrong_flags_are_one_line(pipeline, common, tmp_path):
     assert 'no such folder' in fail('train.py', '--data', tmp_path / 'none', '--run', tmp_path)
-    assert 'it knows en-de, en-fr, de-en, fr-en' in fail('translate.py', *common, '--src', 'de', '--tgt', 'xx', stdin=b'a\n')
+    assert 'trained into xx; it knows en-de, en-fr, de-en, fr-en' in fail('translate.py', *common, '--src', 'de', '--tgt', 'xx', stdin=b'a\n')
     assert '0 is not a percentage' in fail('profile.py', *common, '--k', 0)
     assert '100.5 is not a percentage' in fail('specialize.py', *common, '--k', 100.5)
     assert 'the layers are enc1, dec1' in fail('profile.py', *common, '--layer', 'enc7')
