@@ -175,13 +175,18 @@ def sweep_cost(args):
     systems = [(f'{control}, k = {k}', path, narrow[k]) for (k, control), path in paths.items()]
     systems.append((f'neurons, k = {wide_k}, of twice the width', wide_path, dense))
     rows = together(*(partial(score, args, path, other) for _, path, other in systems))
-    print(f'\n{"specialized":37} parameters  seconds   BLEU   loss   the ordinary one: parameters  seconds  BLEU   loss   difference')
-    for (name, path, other), row in zip(systems, rows):
-        print(f'{name:37}', *('{:10,.0f}  {:7.2f}  '.format(*slim_cost(args, one)) + f'{bleu:5.2f}  {loss(one):.3f}  '
-                              for one, bleu in ((path, row['BLEU']), (other, row['other']))), against(row))
-    print('seconds: for 100 lines; difference: with its 95% interval and the number of directions won, tied and lost.\n'
-          f'The ordinary ones: {", ".join(f"d_ff {width} for k = {k}" for k, width in widths.items())}, trained for {steps:,} '
-          f'updates from the start; d_ff {model.config.d_ff} is the base trained on (`dense`).')
+    print('\n                                       parameters  seconds   BLEU   loss   difference to the ordinary one above')
+
+    def line(name, path, bleu, difference=''):
+        print('{:37}  {:10,.0f}  {:7.2f}  {:5.2f}  {:.3f}  {}'.format(name, *slim_cost(args, path), bleu, loss(path), difference))
+
+    for i, ((name, path, other), row) in enumerate(zip(systems, rows)):
+        if i % 2 == 0:  # random comes after neurons, and is compared with the same
+            line(f'ordinary, d_ff {load_checkpoint(other).model.config.d_ff}', other, row['other'])
+        line(name, path, row['BLEU'], against(row))
+    print('seconds: for 100 lines; difference: in BLEU, with its 95% interval and the number of directions won, tied and lost.\n'
+          f'The ordinary ones were trained for {steps:,} updates from the start; that of d_ff {model.config.d_ff} is the base '
+          'trained on (`dense`).')
     lines = {control: ([widths[k] for k in widths], [rows[points.index((k, control))]['BLEU'] for k in widths])
              for control in ('neurons', 'random')}
     lines['ordinary'] = [*widths.values(), model.config.d_ff], [rows[0]['other'], rows[2]['other'], rows[4]['other']]
