@@ -60,8 +60,8 @@ def load(path, args):
             mask, encoder, decoder = zero_shot(model.masks, tasks, direction)  # (L, F)
         except ValueError as error:
             raise UserError(f'{path} does not translate {direction}: {error}; it knows {", ".join(tasks)}')
-        print(f'{path} was not trained on {direction}: zero-shot, with the encoder neurons of {encoder} and the decoder '
-              f'neurons of {decoder}', file=sys.stderr)
+        print(f'{path} was not trained on {direction}: zero-shot, with the encoder neurons of {encoder} and the '
+              f'decoder neurons of {decoder}', file=sys.stderr)
         model.masks, checkpoint = torch.cat([model.masks, mask[None]]), checkpoint._replace(tasks=[*tasks, direction])
     model.to(pick_device(args.device))
     return checkpoint
@@ -109,7 +109,8 @@ def score_test(checkpoint, path, args):
     other = load(find(args.compare, args), args) if args.compare else None
     directions = [f'{args.src}-{args.tgt}'] if args.src else checkpoint.tasks
     if other and not set(directions) <= set(other.tasks):
-        raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, not all of {", ".join(directions)}')
+        raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, '
+                        f'not all of {", ".join(directions)}')
     corpus = open_corpus(args.data)
     test = {direction: read_pair(*corpus.files(args.test, direction)) for direction in directions}
     start = time.monotonic()

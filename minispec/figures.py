@@ -18,7 +18,7 @@ from minispec.phrasebook import families
 
 
 def side(layer):
-    """Which of a direction's two languages a layer has to do with: the encoder's is the source, the decoder's the target."""
+    """Which of its two languages a direction tells the layer: 0, the source (encoder), or 1, the target (decoder)."""
     return 0 if layer.startswith('enc') else 1
 
 
@@ -69,13 +69,13 @@ def nearest_relatives(tasks, layer, kin, excess):
 
 
 def spearman(x, y):
-    """Rank correlation of x (n,) and y (n,), equal values sharing their mean rank; NaN if all values of one are equal."""
+    """Rank correlation of x (n,) and y (n,), equal values sharing their mean rank; NaN if one is constant."""
     ranks = [(v[:, None] > v).double().sum(1) + (v[:, None] == v).double().sum(1) / 2 for v in (x, y)]  # (n,) each
     return torch.corrcoef(torch.stack(ranks))[0, 1].item()
 
 
 def linkage(distance):
-    """The tree over distances (n, n) by average linkage: the two clusters nearest on average are joined, again and again.
+    """The tree over distances (n, n) by average linkage: it joins the two clusters nearest on average, again and again.
 
     Returns the n - 1 joins, (members of one, members of the other, their mean distance), nearest first.
     """
@@ -133,16 +133,17 @@ def print_families(layers, tasks, sizes, pieces, iou, chance):
         excess = (iou - chance)[layer]  # (N, N)
         alike = likeness(tasks, name, sizes, pieces)  # (3, pairs)
         kin, rich = alike[0] == 1, alike[2] == 1  # (pairs,)
-        means = [f'{excess[a, b][chosen].mean():.3f}' if chosen.any() else '-' for chosen in (kin, rich & ~kin, ~rich & ~kin)]
+        means = [f'{excess[a, b][chosen].mean():.3f}' if chosen.any() else '-'
+                 for chosen in (kin, rich & ~kin, ~rich & ~kin)]
         found, by_chance, of = nearest_relatives(tasks, name, kin, excess)
         nearest = f'{found:g} of {of} (chance {by_chance:.1f})' if of else '-'
         correlations = [spearman(excess[a, b], values) for values in alike]
         shown = ['-' if rho != rho else f'{rho:.2f}' for rho in correlations]  # NaN: all pairs are equally alike
         print('{:5} {:>9}  {:>12}  {:>7}  {:21} {:>9}  {:>8}  {:>6}'.format(name, *means, nearest, *shown))
     n = len(alike[0])
-    print(f'{n} pairs; of correlations without any relation behind them, 19 in 20 lie within {2 / (n - 1) ** 0.5:.2f} of 0.\n'
-          'family: the same or not; subwords: the share in common of those in the validation text; riches: the smaller\n'
-          'training text over the larger.')
+    print(f'{n} pairs: of correlations that mean nothing, 19 in 20 lie within {2 / (n - 1) ** 0.5:.2f} of 0.\n'
+          'family: the same or not; subwords: the share in common of those in the validation text; riches: the\n'
+          'smaller training text over the larger.')
 
 
 def print_tree(name, languages, joins):
@@ -207,11 +208,12 @@ def print_ablation(tasks, excess):
 
     Row by row a direction's neurons; column by column the loss of each direction, less what random neurons cost it.
     """
-    print('\nValidation loss, in thousandths, when the neurons of the direction on the left are silent, less that when as\n'
-          'many random ones of its neurons are')
+    print('\nValidation loss, in thousandths, when neurons of the direction on the left are silent that few others have,\n'
+          'less that when as many random ones of its neurons are')
     print_matrix(tasks, 1000 * excess)
     own = torch.eye(len(tasks), dtype=torch.bool)
-    print(f'mean on the diagonal (own neurons) {1000 * excess[own].mean():.1f}, off it {1000 * excess[~own].mean():.1f}')
+    print('mean on the diagonal (own neurons) {:.1f}, off it {:.1f}'.format(
+        1000 * excess[own].mean(), 1000 * excess[~own].mean()))
 
 
 def new_figure():

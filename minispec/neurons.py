@@ -132,13 +132,14 @@ def overlap(masks):
 
 
 def private(masks, n, seed):
-    """Of the neurons that each task has, n in every layer: those that the fewest tasks have, ties by index; random ones.
+    """Of the neurons that each task has, n in every layer: those that the fewest tasks have, ties by index; and random.
 
-    Returns both, (N, L, F) each. n is at most the number of neurons that any task has in any layer.
+    Returns both, (N, L, F) each; n is at most the number of neurons that any task has in any layer.
     """
     holders = masks.sum(0).float().expand(masks.shape)  # (N, L, F), how many tasks have the neuron
     noise = torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed))
-    return [score.masked_fill(~masks, torch.inf).argsort(dim=-1, stable=True).argsort(-1) < n for score in (holders, noise)]
+    return [score.masked_fill(~masks, torch.inf).argsort(dim=-1, stable=True).argsort(-1) < n
+            for score in (holders, noise)]
 
 
 @torch.no_grad()

@@ -117,9 +117,11 @@ def score(references, hypotheses, others, averaged, seed):
 
 
 def verdicts(rows):
-    """In how many directions a system wins, ties or loses (significantly, by p_holm), and in how many it is up or down."""
-    up, down = ([row['p_holm'] < SIGNIFICANT for row in rows.values() if sign * row['difference'] > 0] for sign in (1, -1))
-    return {'wins': sum(up), 'ties': len(rows) - sum(up) - sum(down), 'losses': sum(down), 'up': len(up), 'down': len(down)}
+    """In how many directions a system wins, ties or loses (by p_holm), and in how many it is up or down at all."""
+    up, down = ([row['p_holm'] < SIGNIFICANT for row in rows.values() if sign * row['difference'] > 0]
+                for sign in (1, -1))
+    return {'wins': sum(up), 'ties': len(rows) - sum(up) - sum(down), 'losses': sum(down),
+            'up': len(up), 'down': len(down)}
 
 
 def alarms(rows):
@@ -138,7 +140,7 @@ def print_scores(rows, means, other):
     for name, row in [*rows.items(), *means.items()]:
         line = f'{name:{width}} {row["BLEU"]:6.2f}  {row["chrF++"]:6.2f}  {row["length"]:6.2f}'
         if other:
-            line += (f'  {row["other"]:{max(12, len(other))}.2f}  {row["other_length"]:6.2f}  {row["difference"]:+10.2f}'
-                     f'  {row["low"]:+6.2f} {row["high"]:+6.2f}  {row["p"]:.3f}')
+            line += (f'  {row["other"]:{max(12, len(other))}.2f}  {row["other_length"]:6.2f}'
+                     f'  {row["difference"]:+10.2f}  {row["low"]:+6.2f} {row["high"]:+6.2f}  {row["p"]:.3f}')
             line += f'  {row["p_holm"]:.3f}' if 'p_holm' in row else ''
         print(line)

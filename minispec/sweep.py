@@ -94,7 +94,7 @@ def loss(path):
 
 
 def slim_cost(args, path):
-    """What a checkpoint's slim models hold and take: mean parameters, and seconds for 100 lines in the first direction."""
+    """Parameters of a checkpoint's slim models, on average, and the seconds the first one takes for 100 lines."""
     model, vocabulary, tasks, *_ = load_checkpoint(path)
     models = [model.slim(task) for task in range(len(tasks))]
     lines = read_lines(open_corpus(args.data).files('test', tasks[0])[0])[:100]
@@ -119,8 +119,8 @@ def sweep_k(args):
                              *(partial(specialize, args, base, f'k{k}', control, '--k', k) for k, control in points))
     rows = dict(zip(points, together(*(partial(score, args, path, dense) for path in paths))))
     parameters, seconds = slim_cost(args, dense)
-    print(f'\ndense: BLEU {rows[95, "neurons"]["other"]:.2f}, loss {loss(dense):.3f}, {parameters:,.0f} parameters. Over it, in '
-          'BLEU, with the 95% interval and the\nnumber of directions won, tied and lost; and the loss:\n\n'
+    print(f'\ndense: BLEU {rows[95, "neurons"]["other"]:.2f}, loss {loss(dense):.3f}, {parameters:,.0f} parameters.\n'
+          'gain: in BLEU over dense, with its 95% interval and the number of directions won, tied and lost\n\n'
           '     neurons off    slim model            neurons                          random\n'
           ' k  least mean most  parameters  speed   gain   95% interval  won   loss   gain   95% interval  won   loss')
     for k in ks:
@@ -146,7 +146,8 @@ def sweep_depth(args):
     for layers, (rows, losses) in zip(depths, found):
         each = '  '.join(f'{row["BLEU"]:5.2f} {value:.3f} ' for row, value in zip(rows, losses))
         print(f'{layers:6}  {each}  {against(rows[-1])}')
-    lines = {name: (depths, [rows[i]['BLEU'] for rows, _ in found]) for i, name in enumerate(('base', 'dense', 'specialized'))}
+    lines = {name: (depths, [rows[i]['BLEU'] for rows, _ in found])
+             for i, name in enumerate(('base', 'dense', 'specialized'))}
     return lines, 'layers', 'BLEU'
 
 
@@ -164,29 +165,32 @@ def sweep_cost(args):
         run(args, 'train', Path(args.run) / f'd_ff{width}', 'base', '--d-ff', width, '--steps', steps)
         return Path(args.run) / f'd_ff{width}' / 'base.pt'
 
-    (wide_k, wide_path), dense = together(lambda: wide(model.config.d_ff), lambda: specialize(args, base, 'base', 'dense'))
-    steps = sum(info['settings']['steps'] for info in (load_checkpoint(dense).info, load_checkpoint(dense).info['base']))
+    (wide_k, wide_path), dense = together(partial(wide, model.config.d_ff), partial(specialize, args, base, 'base', 'dense'))
+    info = load_checkpoint(dense).info
+    steps = info['settings']['steps'] + info['base']['settings']['steps']
     counts = load_activations(base / 'activations.pt')['token']
     widths = {k: round(mean_kept(counts, k)) for k in (50, 70)}
     points = [(k, control) for k in widths for control in ('neurons', 'random')]
     narrow = {k: partial(ordinary, width, steps) for k, width in widths.items()}
-    paths = together(*narrow.values(), *(partial(specialize, args, base, f'k{k}', control, '--k', k) for k, control in points))
+    paths = together(*narrow.values(), *(partial(specialize, args, base, f'k{k}', control, '--k', k)
+                                         for k, control in points))
     narrow, paths = dict(zip(widths, paths)), dict(zip(points, paths[len(widths):]))
     systems = [(f'{control}, k = {k}', path, narrow[k]) for (k, control), path in paths.items()]
     systems.append((f'neurons, k = {wide_k}, of twice the width', wide_path, dense))
     rows = together(*(partial(score, args, path, other) for _, path, other in systems))
-    print('\n                                       parameters  seconds   BLEU   loss   difference to the ordinary one above')
+    print(f'\n{"":37}  parameters  seconds   BLEU   loss  difference to the ordinary one above')
 
     def line(name, path, bleu, difference=''):
-        print('{:37}  {:10,.0f}  {:7.2f}  {:5.2f}  {:.3f}  {}'.format(name, *slim_cost(args, path), bleu, loss(path), difference))
+        parameters, seconds = slim_cost(args, path)
+        print(f'{name:37}  {parameters:10,.0f}  {seconds:7.2f}  {bleu:5.2f}  {loss(path):.3f}  {difference}')
 
     for i, ((name, path, other), row) in enumerate(zip(systems, rows)):
         if i % 2 == 0:  # random comes after neurons, and is compared with the same
             line(f'ordinary, d_ff {load_checkpoint(other).model.config.d_ff}', other, row['other'])
         line(name, path, row['BLEU'], against(row))
-    print('seconds: for 100 lines; difference: in BLEU, with its 95% interval and the number of directions won, tied and lost.\n'
-          f'The ordinary ones were trained for {steps:,} updates from the start; that of d_ff {model.config.d_ff} is the base '
-          'trained on (`dense`).')
+    print('seconds: for 100 lines; difference: in BLEU, with its 95% interval and the number of directions won, tied and\n'
+          f'lost. The ordinary ones were trained for {steps:,} updates from the start; that of d_ff {model.config.d_ff} is the\n'
+          'base trained on (`dense`).')
     lines = {control: ([widths[k] for k in widths], [rows[points.index((k, control))]['BLEU'] for k in widths])
              for control in ('neurons', 'random')}
     lines['ordinary'] = [*widths.values(), model.config.d_ff], [rows[0]['other'], rows[2]['other'], rows[4]['other']]
