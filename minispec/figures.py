@@ -208,8 +208,8 @@ def print_ablation(tasks, excess):
 
     Row by row a direction's neurons; column by column the loss of each direction, less what random neurons cost it.
     """
-    print('\nValidation loss, in thousandths, when neurons of the direction on the left are silent that few others have,\n'
-          'less that when as many random ones of its neurons are')
+    print('\nValidation loss, in thousandths, when neurons of the direction on the left that few others have are silent,\n'
+          'less that when as many random ones of its own are')
     print_matrix(tasks, 1000 * excess)
     own = torch.eye(len(tasks), dtype=torch.bool)
     print('mean on the diagonal (own neurons) {:.1f}, off it {:.1f}'.format(

@@ -165,7 +165,8 @@ def sweep_cost(args):
         run(args, 'train', Path(args.run) / f'd_ff{width}', 'base', '--d-ff', width, '--steps', steps)
         return Path(args.run) / f'd_ff{width}' / 'base.pt'
 
-    (wide_k, wide_path), dense = together(partial(wide, model.config.d_ff), partial(specialize, args, base, 'base', 'dense'))
+    (wide_k, wide_path), dense = together(partial(wide, model.config.d_ff),
+                                          partial(specialize, args, base, 'base', 'dense'))
     info = load_checkpoint(dense).info
     steps = info['settings']['steps'] + info['base']['settings']['steps']
     counts = load_activations(base / 'activations.pt')['token']
@@ -188,9 +189,9 @@ def sweep_cost(args):
         if i % 2 == 0:  # random comes after neurons, and is compared with the same
             line(f'ordinary, d_ff {load_checkpoint(other).model.config.d_ff}', other, row['other'])
         line(name, path, row['BLEU'], against(row))
-    print('seconds: for 100 lines; difference: in BLEU, with its 95% interval and the number of directions won, tied and\n'
-          f'lost. The ordinary ones were trained for {steps:,} updates from the start; that of d_ff {model.config.d_ff} is the\n'
-          'base trained on (`dense`).')
+    print('seconds: for 100 lines; difference: in BLEU, with its 95% interval and the number of directions won, tied\n'
+          f'and lost. The ordinary ones were trained for {steps:,} updates from the start; that of the width of the base\n'
+          'is the base trained on (`dense`).')
     lines = {control: ([widths[k] for k in widths], [rows[points.index((k, control))]['BLEU'] for k in widths])
              for control in ('neurons', 'random')}
     lines['ordinary'] = [*widths.values(), model.config.d_ff], [rows[0]['other'], rows[2]['other'], rows[4]['other']]
