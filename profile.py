@@ -6,12 +6,14 @@ if __name__ == '__main__':
     import time
     from pathlib import Path
 
+    import torch
+
     from minispec import UserError, cli, figures
     from minispec.checkpoint import fingerprint, load_checkpoint, write
     from minispec.corpora import open_corpus
     from minispec.data import Bitext, read_lines
-    from minispec.neurons import overlap, record, select
-    from minispec.training import pick_device
+    from minispec.neurons import overlap, private, record, select, silence
+    from minispec.training import pick_device, validate
 else:
     # This file's name hides the standard library's `profile`. Whoever imports it, as torch does through `cProfile` when
     # the first optimizer is built, wants that module: hand it out. So nothing reusable may live in this file.
@@ -30,7 +32,10 @@ def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
     cli.add_selection_flags(parser)
     parser.add_argument('--layer', help="layer whose IoU table is shown, as enc1 or dec3 (default: each side's last)")
-    parser.add_argument('--plot', action='store_true', help='draw Figures 1, 2 and 5 of the paper; needs matplotlib')
+    parser.add_argument('--ablate', action='store_true',
+                        help="silence each direction's own neurons and see what every direction loses; takes 2N + 1 "
+                             'times as long as a validation of N directions')
+    parser.add_argument('--plot', action='store_true', help='draw all that is shown; needs matplotlib')
     return parser.parse_args()
 
 
@@ -54,20 +59,38 @@ def main():
     write(path, {'kind': 'activations', 'base': base, 'tasks': tasks, **activations})
     print(f'recorded {len(valid):,} sentence pairs in {time.monotonic() - start:.1f} s')
 
+    start = time.monotonic()
     masks = select(activations[args.count], args.k)  # (N, L, F)
+    print(f'selected in {time.monotonic() - start:.3f} s; no parameter more, {masks.numel() / 8:,.0f} bytes of masks as bits\n'
+          '(how much longer an update takes: target tokens/s of specialize.py, with --control dense and without)')
     iou, chance = overlap(masks)  # (L, N, N)
     shown = [args.layer] if args.layer else [layers[n - 1], layers[-1]]
     figures.print_layers(layers, tasks, masks, iou, chance)
-    pairs = [sum(1 for _ in read_lines(corpus.files('train', task)[0])) for task in tasks]
-    figures.print_families(layers, tasks, pairs, iou, chance)
+    sizes, pieces = [sum(1 for _ in read_lines(corpus.files('train', task)[0])) for task in tasks], {}
+    for task in tasks:
+        for language, text in zip(task.split('-'), corpus.files('valid', task)):
+            pieces.setdefault(language, set()).update(*vocabulary.encode(list(read_lines(text))))
+    figures.print_families(layers, tasks, sizes, pieces, iou, chance)
+    trees = {name: figures.tree(tasks, name, iou[layers.index(name)]) for name in shown}
     for name in shown:
         figures.print_overlap(name, tasks, iou[layers.index(name)], chance[layers.index(name)])
+        if trees[name][1]:
+            figures.print_tree(name, *trees[name])
+    if args.ablate:
+        start, n = time.monotonic(), max(1, masks.sum(-1).min().item() // 4)
+        print(f'\n--ablate: {n} neurons of each layer, {2 * len(tasks) + 1} validations')
+        own, random = silence(model, torch.cat(private(masks, n, args.seed)),  # (2 N, L, F)
+                              lambda: validate(model, valid, 4096)).chunk(2)  # (N, N) each
+        figures.print_ablation(tasks, own - random)
+        print(f'in {(time.monotonic() - start) / 60:.1f} min')
     if args.plot:
         run = Path(args.run)
         pictures = [*figures.draw_overlap_by_layer(run, layers, tasks, iou, chance),
                     *figures.draw_sparsity(run, layers, tasks, masks)]
         for name in shown:
             pictures += figures.draw_overlap(run, name, tasks, iou[layers.index(name)], chance[layers.index(name)])
+            pictures += figures.draw_tree(run, name, *trees[name]) if trees[name][1] else []
+        pictures += figures.draw_ablation(run, tasks, own - random) if args.ablate else []
         print('drew ' + ', '.join(str(path) for path in pictures))
     print(f'wrote {path}; next: python specialize.py --data {args.data} --run {args.run} '
           f'--k {args.k:g} --count {args.count}')

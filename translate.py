@@ -5,19 +5,19 @@
     RUN/specialized.pt + a direction (--slim)              ->  RUN/specialized.en-de.pt, its neurons and no others
 """
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
-from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.significance import PairedTest
+import torch
+from tqdm import tqdm
 
-from minispec import UserError, cli
+from minispec import UserError, cli, scoring
 from minispec.checkpoint import load_checkpoint, make_folder, save_checkpoint, write
 from minispec.corpora import open_corpus
 from minispec.data import check_aligned, decode_lines, read_lines
 from minispec.decoding import translate
+from minispec.neurons import zero_shot
 from minispec.training import pick_device
 
 
@@ -26,19 +26,19 @@ def arguments():
     parser.add_argument('--model', default='specialized.pt', help='checkpoint: a path, or a name in --run')
     parser.add_argument('--beam', type=cli.positive(int), default=5, help='hypotheses side by side; 1 is greedy')
     parser.add_argument('--length-penalty', type=cli.length_penalty, default=1.0, help='divide scores by length to this power')
+    parser.add_argument('--src', help='language to translate from')
+    parser.add_argument('--tgt', help='language to translate into')
     text = parser.add_argument_group('to translate text')
-    text.add_argument('--src', help='language to translate from')
-    text.add_argument('--tgt', help='language to translate into')
     text.add_argument('--input', help='file to translate (default: standard input)')
     text.add_argument('--slim', action='store_true',
                       help='translate nothing, but save the model of --src and --tgt alone, without the other neurons')
-    test = parser.add_argument_group('to score all directions')
+    test = parser.add_argument_group('to score all directions, or that of --src and --tgt')
     test.add_argument('--test', nargs='?', const='test', metavar='SPLIT',
                       help='score this split of --data: test if none is named, or say test_2018_flickr')
     test.add_argument('--compare', metavar='OTHER.pt', help='and test the difference to this checkpoint')
     args = parser.parse_args()
-    if not args.test and not (args.src and args.tgt):
-        parser.error('say what to translate: --src en --tgt de, or --test')
+    if bool(args.src) != bool(args.tgt) or not (args.src or args.test):
+        parser.error('say what to translate: --src en --tgt de, or --test, or both')
     if args.compare and not args.test:
         parser.error('--compare goes with --test')
     return args
@@ -51,18 +51,26 @@ def find(name, args):
 
 
 def load(path, args):
+    """The checkpoint at `path`. It need not have been trained on the direction of --src and --tgt to know it then."""
     made_by = {'base': 'train.py', 'specialized': 'specialize.py'}
     checkpoint = load_checkpoint(path, made_by.get(path.stem, f'specialize.py --control {path.stem}'))
-    checkpoint.model.to(pick_device(args.device))
+    model, tasks, direction = checkpoint.model, checkpoint.tasks, f'{args.src}-{args.tgt}'
+    if args.src and direction not in tasks:
+        try:
+            mask, encoder, decoder = zero_shot(model.masks, tasks, direction)  # (L, F)
+        except ValueError as error:
+            raise UserError(f'{path} does not translate {direction}: {error}; it knows {", ".join(tasks)}')
+        print(f'{path} was not trained on {direction}: zero-shot, with the encoder neurons of {encoder} and the '
+              f'decoder neurons of {decoder}', file=sys.stderr)
+        model.masks, checkpoint = torch.cat([model.masks, mask[None]]), checkpoint._replace(tasks=[*tasks, direction])
+    model.to(pick_device(args.device))
     return checkpoint
 
 
 def slim(checkpoint, direction):
     """A checkpoint of one direction: what its masks leave out is neither kept nor computed."""
-    model, _, tasks, *_ = checkpoint
-    if direction not in tasks:
-        raise UserError(f'this model does not translate {direction}; it knows {", ".join(tasks)}')
-    return checkpoint._replace(model=model.slim(tasks.index(direction)), tasks=[direction], training=None)
+    model = checkpoint.model.slim(checkpoint.tasks.index(direction))
+    return checkpoint._replace(model=model, tasks=[direction], training=None)
 
 
 def run_model(checkpoint, lines, direction, args):
@@ -90,15 +98,6 @@ def translate_text(checkpoint, args):
         print(line)
 
 
-def metrics_for(language):
-    """BLEU with the tokenizer that the language needs, or over characters where that is not installed; and chrF++."""
-    try:
-        bleu = BLEU(trg_lang={'zho': 'zh', 'jpn': 'ja', 'kor': 'ko'}.get(language[:3], language[:2]))
-    except RuntimeError:
-        bleu = BLEU(tokenize='char')
-    return {'BLEU': bleu, 'chrF++': CHRF(word_order=2)}
-
-
 def read_pair(src_path, tgt_path):
     sources, references = list(read_lines(src_path)), list(read_lines(tgt_path))
     check_aligned(src_path, len(sources), tgt_path, len(references))
@@ -106,54 +105,41 @@ def read_pair(src_path, tgt_path):
 
 
 def score_test(checkpoint, path, args):
-    """Score every direction of the split; with --compare, also the difference to another checkpoint and its p-value."""
+    """Score a split in every direction, or in that of --src and --tgt; with --compare, against another checkpoint."""
     other = load(find(args.compare, args), args) if args.compare else None
-    corpus, tasks = open_corpus(args.data), checkpoint.tasks
-    if other and not set(tasks) <= set(other.tasks):
-        raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, not all of {", ".join(tasks)}')
-    test = {direction: read_pair(*corpus.files(args.test, direction)) for direction in tasks}
-    start, scores, translations, signatures = time.monotonic(), {}, {}, set()
-    print('direction     BLEU   chrF++' + (f'   BLEU of {args.compare}   difference        p' if other else ''))
-    for direction, (sources, references) in test.items():
-        hypotheses = translations[direction] = run_model(checkpoint, sources, direction, args)
-        metrics = metrics_for(direction.split('-')[1])
-        row = {name: metric.corpus_score(hypotheses, [references]).score for name, metric in metrics.items()}
-        signatures |= {f'{name}|{metric.get_signature()}' for name, metric in metrics.items()}
-        if other:
-            others = run_model(other, sources, direction, args)
-            row |= bootstrap(metrics['BLEU'], others, hypotheses, references, args.seed)
-        scores[direction] = row
-        print(table_row(direction, row, args.compare))
-    columns = ['BLEU', 'chrF++'] + (['other', 'difference'] if other else [])
-    mean = {name: sum(row[name] for row in scores.values()) / len(scores) for name in columns}
-    print(table_row('mean', mean, args.compare), *sorted(signatures), sep='\n')
+    directions = [f'{args.src}-{args.tgt}'] if args.src else checkpoint.tasks
+    if other and not set(directions) <= set(other.tasks):
+        raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, '
+                        f'not all of {", ".join(directions)}')
+    corpus = open_corpus(args.data)
+    test = {direction: read_pair(*corpus.files(args.test, direction)) for direction in directions}
+    start = time.monotonic()
 
-    folder = Path(args.run) / f'{args.test}.{path.stem}'
-    make_folder(folder)
-    for direction, hypotheses in translations.items():
-        write(folder / f'{direction}.txt', ''.join(f'{line}\n' for line in hypotheses))
+    def translations(system):
+        return {direction: run_model(system, sources, direction, args)
+                for direction, (sources, _) in tqdm(test.items(), unit='direction', disable=None)}
+
+    hypotheses, others = translations(checkpoint), translations(other) if other else None
+    sizes = {direction: sum(1 for _ in read_lines(corpus.files('train', direction)[0])) for direction in directions}
+    averaged = {} if args.src else scoring.groups(sizes)
+    rows, means, signatures = scoring.score({direction: references for direction, (_, references) in test.items()},
+                                            hypotheses, others, averaged, args.seed)
     content = {'model': str(path), 'compare': args.compare, 'split': args.test, 'beam': args.beam,
-               'length_penalty': args.length_penalty, 'scores': scores, 'mean': mean, 'signatures': sorted(signatures)}
+               'length_penalty': args.length_penalty, 'scores': rows, 'means': means, 'signatures': signatures}
+    scoring.print_scores(rows, means, args.compare and Path(args.compare).name)
+    if other:
+        content['verdicts'] = found = scoring.verdicts(rows)
+        print('{wins} wins, {ties} ties, {losses} losses (Holm\'s p < 0.05); {up} up, {down} down'.format(**found))
+    print(*scoring.alarms(rows), *signatures, sep='\n')
+
+    folder = Path(args.run) / '.'.join([args.test, path.stem, *directions[:args.src is not None]])
+    make_folder(folder)
+    for direction, lines in hypotheses.items():
+        write(folder / f'{direction}.txt', ''.join(f'{line}\n' for line in lines))
     write(folder / 'scores.json', json.dumps(content, indent=2) + '\n')
-    src, tgt = tasks[0].split('-')
+    src, tgt = directions[0].split('-')
     print(f'wrote {folder} in {(time.monotonic() - start) / 60:.1f} min; next, to translate what you type: '
           f'python translate.py --run {args.run} --model {args.model} --src {src} --tgt {tgt}')
-
-
-def bootstrap(metric, others, hypotheses, references, seed):
-    """sacreBLEU's paired bootstrap of 1,000 samples: the other system's score, the difference and its p-value."""
-    os.environ['SACREBLEU_SEED'] = str(seed + 1)  # it takes its seed from there, and 0 for none
-    _, results = PairedTest([('other', others), ('this', hypotheses)], {'BLEU': metric}, [references], test_type='bs')()
-    before, after = results['BLEU']
-    p = 1.0 if others == hypotheses else after.p_value  # sacreBLEU would call a difference of 0 significant
-    return {'other': before.score, 'difference': after.score - before.score, 'p': p}
-
-
-def table_row(name, row, compare):
-    line = f'{name:9} {row["BLEU"]:8.2f} {row["chrF++"]:8.2f}'
-    if compare:
-        line += f'   {row["other"]:{len("BLEU of " + compare)}.2f}   {row["difference"]:+10.2f}'
-    return line + (f'   {row["p"]:6.3f}' if 'p' in row else '')
 
 
 def main():

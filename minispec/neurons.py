@@ -3,6 +3,7 @@
     record    count, for every task, layer and neuron, how often the neuron fires     section 3.1
     select    keep the most active neurons that carry k% of a layer's activity        Eq. 1
     overlap   intersection over union of the tasks' neurons, and what chance gives    section 3.2
+    silence   what happens to every task when the neurons of one are off              (not in the paper)
 
 Counts and masks have the shape (N, L, F); see `model.py` for the symbols.
 """
@@ -99,6 +100,22 @@ def shared(counts, masks):
     return (rank < masks.sum(-1).double().mean(0).round()[:, None]).expand_as(masks)
 
 
+def zero_shot(masks, tasks, direction):
+    """The neurons (L, F) of a direction never trained: de-fr gets the encoder's of de-en and the decoder's of en-fr.
+
+    In general, of the first of the N `tasks` with its source and the first with its target; returns also their names.
+    Raises ValueError if there is no such task.
+    """
+    src, tgt = direction.split('-')
+    encoder = [task for task in tasks if task.startswith(f'{src}-')][:1]
+    decoder = [task for task in tasks if task.endswith(f'-{tgt}')][:1]
+    if not (encoder and decoder):
+        raise ValueError(f'no direction was trained {"into " + tgt if encoder else "from " + src}')
+    L = masks.size(1)
+    halves = masks[tasks.index(*encoder), :L // 2], masks[tasks.index(*decoder), L // 2:]  # (L/2, F) each
+    return torch.cat(halves), *encoder, *decoder
+
+
 def overlap(masks):
     """Intersection over union of every two tasks' neurons in each layer, (L, N, N), and the same by chance alone.
 
@@ -112,3 +129,28 @@ def overlap(masks):
     density = m.mean(-1)  # (L, N)
     both = density[:, :, None] * density[:, None, :]  # (L, N, N)
     return iou, both / (density[:, :, None] + density[:, None, :] - both)
+
+
+def private(masks, n, seed):
+    """Of the neurons that each task has, n in every layer: those that the fewest tasks have, ties by index; and random.
+
+    Returns both, (N, L, F) each; n is at most the number of neurons that any task has in any layer.
+    """
+    holders = masks.sum(0).float().expand(masks.shape)  # (N, L, F), how many tasks have the neuron
+    noise = torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed))
+    return [score.masked_fill(~masks, torch.inf).argsort(dim=-1, stable=True).argsort(-1) < n
+            for score in (holders, noise)]
+
+
+@torch.no_grad()
+def silence(model, sets, measure):
+    """What measure(), such as the loss of each task (N,), gains when a set of neurons is off for all tasks.
+
+    Returns a row for each of the `sets` (n, L, F): (n, N).
+    """
+    whole, masks, rows = measure(), model.masks.clone(), []
+    for off in sets.to(masks.device):  # (L, F)
+        model.masks.copy_(masks & ~off)
+        rows.append(measure() - whole)
+    model.masks.copy_(masks)
+    return torch.stack(rows)

@@ -79,7 +79,7 @@ class Language:
     """
 
     def __init__(self, path):
-        self.code, lines = path.stem, read_lines(path)
+        self.code, lines = path.stem, list(read_lines(path))
         if not re.fullmatch(r'\w+', self.code):
             raise UserError(f'{path}: a language has a name of letters, digits and underscores, such as pt_BR.txt')
         self.sections, title = Entries(f'{path}, line {len(lines)}', 'the table up to here'), None

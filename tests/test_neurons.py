@@ -4,7 +4,7 @@ import torch
 from conftest import make_batch
 
 from minispec.model import PAD
-from minispec.neurons import overlap, record, select, shared, shuffled, swapped
+from minispec.neurons import overlap, private, record, select, shared, shuffled, silence, swapped, zero_shot
 
 
 def kept(counts, k):
@@ -119,6 +119,16 @@ def test_shared_control_by_hand():
     assert both.int().tolist() == [[[1, 1, 0, 0]]] * 2  # the sums are .8 .5 .5 .2; ties by index
 
 
+def test_zero_shot_takes_the_encoder_of_the_source_and_the_decoder_of_the_target():
+    tasks = ['en-de', 'en-fr', 'de-en', 'fr-en']
+    masks = torch.arange(4)[:, None, None].expand(4, 4, 1)  # (N=4, L=4, F=1): every neuron says whose it is
+    mask, encoder, decoder = zero_shot(masks, tasks, 'de-fr')
+    assert (mask.flatten().tolist(), encoder, decoder) == ([2, 2, 1, 1], 'de-en', 'en-fr')
+    for direction, said in (('xx-fr', 'from xx'), ('de-xx', 'into xx'), ('en-x', 'into x')):
+        with pytest.raises(ValueError, match=f'no direction was trained {said}$'):
+            zero_shot(masks, tasks, direction)
+
+
 def test_overlap_by_hand():
     masks = torch.tensor([[[1, 1, 0, 0]], [[1, 0, 1, 1]]]).bool()  # (N=2, L=1, F=4)
     iou, chance = overlap(masks)
@@ -133,3 +143,19 @@ def test_chance_level_is_what_random_masks_reach():
     masks[1, :, :20_000] = False
     iou, chance = overlap(shuffled(masks, seed=0))
     assert iou[0, 0, 1].item() == pytest.approx(chance[0, 0, 1].item(), abs=0.01)
+
+
+def test_private_neurons_are_those_that_the_fewest_others_have():
+    masks = torch.tensor([[[1, 1, 1, 1, 0]], [[0, 1, 1, 0, 1]], [[0, 1, 0, 1, 1]]]).bool()  # (N=3, L=1, F=5); held by 1 3 2 2 2
+    own, random = private(masks, 2, seed=1)
+    assert own.int().tolist() == [[[1, 0, 1, 0, 0]], [[0, 0, 1, 0, 1]], [[0, 0, 0, 1, 1]]]  # ties by index
+    assert (random.sum(-1) == 2).all() and not (random & ~masks).any()
+    assert any(not torch.equal(random, private(masks, 2, seed)[1]) for seed in range(2, 9))
+
+
+def test_silence_measures_each_set_and_leaves_the_masks(model):
+    """What is measured here is how many neurons each task has on: every set takes those that were on from it."""
+    before = model.masks.clone()
+    sets = torch.rand(2, *before.shape[1:], generator=torch.Generator().manual_seed(1)) < 0.3  # (2, L, F)
+    found = silence(model, sets, lambda: model.masks.sum((1, 2)))
+    assert torch.equal(found, -(before & sets[:, None]).sum((2, 3))) and torch.equal(model.masks, before)

@@ -55,7 +55,7 @@ def common(corpus_folder, tmp_path_factory):
 def pipeline(common):
     """All four scripts in order; their outputs by name."""
     out = {'train': succeed('train.py', *common, *SMALL, *SHORT),
-           'profile': succeed('profile.py', *common, '--k', 70, '--plot')}
+           'profile': succeed('profile.py', *common, '--k', 70, '--plot', '--ablate')}
     for control in ('neurons', 'random', 'dense'):
         out[control] = succeed('specialize.py', *common, *SHORT, '--k', 70, '--control', control)
     out['test'] = succeed('translate.py', *common, '--test', '--compare', 'dense.pt', '--beam', 2)
@@ -77,13 +77,14 @@ def test_the_scripts_follow_one_another(pipeline, common):
 def test_profile_shows_sparsity_and_overlap(pipeline):
     out = pipeline['profile']
     assert 'neurons off' in out and '\nenc1 ' in out and '\ndec1 ' in out and 'chance alone gives' in out
-    table = [line for line in out.splitlines() if line.startswith(('en-de ', 'en-fr '))]
+    table = [line for line in out.split('--ablate')[0].splitlines() if line.startswith(('en-de ', 'en-fr '))]
     assert len(table) == 4 and '100 100' in table[0]  # line-aligned: en-de and en-fr share their encoder's neurons
+    assert '9 validations' in out and 'mean on the diagonal' in out
 
 
 def test_profile_draws(pipeline, common):
     """Both kinds of picture of each figure, and `drew` names them all."""
-    for name in ('overlap-by-layer', 'sparsity', 'overlap-enc1', 'overlap-dec1'):
+    for name in ('overlap-by-layer', 'sparsity', 'overlap-enc1', 'overlap-dec1', 'ablation'):
         for suffix, start in (('png', b'\x89PNG'), ('svg', b'<?xml')):
             path = common[3] / f'{name}.{suffix}'
             assert path.read_bytes().startswith(start) and str(path) in pipeline['profile']
@@ -122,11 +123,23 @@ def test_scores_and_translations_are_written(pipeline, common):
     assert all(0 <= row['p'] <= 1 for row in scores['scores'].values())
     lines = [line for line in pipeline['test'].splitlines() if line.startswith('de-en')]
     assert f'{scores["scores"]["de-en"]["BLEU"]:.2f}' in lines[0]
+    assert list(scores['means']) == ['all', 'from en', 'into en'] and scores['verdicts']['ties'] <= 4
+
+
+def test_one_direction_is_scored_alone(pipeline, common):
+    out = succeed('translate.py', *common, '--test', '--src', 'de', '--tgt', 'en', '--compare', 'dense.pt', '--beam', 2)
+    folder = common[3] / 'test.specialized.de-en'
+    found = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))
+    whole = json.loads((common[3] / 'test.specialized' / 'scores.json').read_text(encoding='utf-8'))
+    assert found['scores'].keys() == {'de-en'} and not found['means'] and 'en-de' not in out
+    assert found['scores']['de-en']['BLEU'] == whole['scores']['de-en']['BLEU']
 
 
 def test_a_model_does_not_differ_from_itself(pipeline, common):
     out = succeed('translate.py', *common, '--test', '--model', 'dense.pt', '--compare', 'dense.pt', '--beam', 1)
-    assert all(line.split()[-2:] == ['+0.00', '1.000'] for line in out.splitlines() if line.startswith(('en-', 'de-', 'fr-')))
+    rows = [line.split() for line in out.splitlines() if line.startswith(('en-', 'de-', 'fr-'))]
+    assert len(rows) == 4 and all(row[-5:] == ['+0.00', '+0.00', '+0.00', '1.000', '1.000'] for row in rows)
+    assert '0 wins, 4 ties, 0 losses' in out
 
 
 def test_text_in_is_text_out_line_for_line(pipeline, common, tmp_path):
@@ -149,6 +162,16 @@ def test_a_slim_checkpoint_translates_its_direction_and_no_other(pipeline, commo
     translation = succeed('translate.py', *common, *flags, stdin=text)
     assert succeed('translate.py', *common, *flags, '--model', 'specialized.en-de.pt', stdin=text) == translation
     assert 'knows en-de' in fail('translate.py', *common, '--src', 'de', '--tgt', 'en', '--model', 'specialized.en-de.pt')
+
+
+def test_a_direction_never_trained_is_translated_scored_and_compared(pipeline, common):
+    flags = [*common, '--src', 'de', '--tgt', 'fr', '--beam', 1]
+    code, out, err = call('translate.py', *flags, stdin=b'der Hund\nein Mann\n')
+    assert code == 0 and out.count('\n') == 2
+    assert err.count('\n') == 1 and 'the encoder neurons of de-en and the decoder neurons of en-fr' in err
+    code, out, err = call('translate.py', *flags, '--test', '--compare', 'dense.pt')
+    assert code == 0 and '\nde-fr ' in out and 'specialized.pt was not' in err and 'dense.pt was not trained on de-fr' in err
+    assert len((common[3] / 'test.specialized.de-fr' / 'de-fr.txt').read_text(encoding='utf-8').split('\n')) == 20 + 1
 
 
 def test_a_line_that_is_too_long_is_cut_with_a_warning(pipeline, common):
@@ -236,14 +259,15 @@ def test_activations_of_another_base_are_refused(pipeline, common, tmp_path):
 
 def test_wrong_flags_are_one_line(pipeline, common, tmp_path):
     assert 'no such folder' in fail('train.py', '--data', tmp_path / 'none', '--run', tmp_path)
-    assert 'it knows en-de, en-fr, de-en, fr-en' in fail('translate.py', *common, '--src', 'de', '--tgt', 'xx', stdin=b'a\n')
+    assert 'trained into xx; it knows en-de, en-fr, de-en, fr-en' in fail('translate.py', *common, '--src', 'de', '--tgt', 'xx', stdin=b'a\n')
     assert '0 is not a percentage' in fail('profile.py', *common, '--k', 0)
     assert '100.5 is not a percentage' in fail('specialize.py', *common, '--k', 100.5)
     assert 'the layers are enc1, dec1' in fail('profile.py', *common, '--layer', 'enc7')
     assert '--device tpu' in fail('profile.py', *common[:4], '--device', 'tpu')
     assert 'the largest is' in fail('train.py', *common[:2], '--run', tmp_path / 'big', '--vocab-size', 50000)
     assert '--heads 3' in fail('train.py', *common, '--heads', 3)
-    assert 'say what to translate' in fail('translate.py', *common)
+    for half in ([], ['--src', 'de'], ['--test', '--tgt', 'de']):
+        assert 'say what to translate' in fail('translate.py', *common, *half)
     (tmp_path / 'bad.pt').write_bytes(b'no checkpoint')
     assert 'bad.pt is not a minispec checkpoint' in fail('translate.py', *common, '--model', tmp_path / 'bad.pt', '--test')
     assert 'standard input, line 2: not UTF-8' in fail('translate.py', *common, '--src', 'en', '--tgt', 'de', stdin=b'a\n\xff\n')
