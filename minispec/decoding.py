@@ -25,7 +25,7 @@ def search(model, src, task, tag, beam=5, length_penalty=1.0):
     # From here on a sentence has K rows, one a beam: row r belongs to sentence r // K of those still in the batch.
     rows = torch.arange(B, device=device).repeat_interleave(K)  # (B*K,)
     sentence = torch.arange(B, device=device)  # which ones are still in the batch
-    tokens, row_task = tag[rows, None], task[rows]  # tokens (B*K, 1): the hypotheses so far
+    tokens, row_task = tag[rows, None], task[rows]
     for layer_cache in cache:
         layer_cache.select(rows, sentence)
     total = torch.full((B, K), -torch.inf, device=device)  # their log-probabilities
@@ -38,11 +38,10 @@ def search(model, src, task, tag, beam=5, length_penalty=1.0):
         x = model.decode(tokens[:, -1:], row_task, cache, src_mask)[:, -1]  # (B*K, D)
         log_probs = model.project(x).float().log_softmax(-1)  # (B*K, V)
         log_probs[:, PAD] = -torch.inf
-        V = log_probs.size(-1)
-        scores = (total[..., None] + log_probs.view(-1, K, V)).flatten(1)  # (B, K*V)
-        # Of 2K candidates at most K end, so K remain to go on with.
-        top, index = scores.topk(2 * K)  # (B, 2K)
-        parent, token = index // V, index % V
+        # Of 2K candidates at most K end, so K remain to go on with. Each beam's best 2K are enough to find them.
+        each, token = (x.view(-1, K, 2 * K) for x in log_probs.topk(2 * K))  # (B, K, 2K)
+        top, index = (total[..., None] + each).flatten(1).topk(2 * K)  # (B, 2K)
+        parent, token = index // (2 * K), token.flatten(1).gather(1, index)  # (B, 2K)
         ends = token == EOS
 
         ended = ends[:, :K] | (bound[sentence] == n)[:, None]  # (B, K): at the bound all end as they are
