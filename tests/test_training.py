@@ -2,6 +2,7 @@
 import copy
 import shutil
 import signal
+import sys
 from argparse import Namespace
 
 import pytest
@@ -228,6 +229,21 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(setting, t
         setting(tmp_path / f'{name}.pt', steps=3, seed=seed)
     a, b, c = (fingerprint(load_checkpoint(tmp_path / f'{name}.pt').model) for name in 'abc')
     assert a == b != c
+
+
+def test_the_terminal_makes_no_difference(setting, tmp_path, monkeypatch):
+    """With a progress bar or without."""
+    for name, terminal in (('a', True), ('b', False)):
+        monkeypatch.setattr(sys.stderr, 'isatty', lambda: terminal)
+        setting(tmp_path / f'{name}.pt', steps=3)
+    a, b = (fingerprint(load_checkpoint(tmp_path / f'{name}.pt').model) for name in 'ab')
+    assert a == b
+
+
+def test_a_training_in_bfloat16_ends_within_2_percent_of_float32(setting, tmp_path):
+    """In validation loss, and with other roundings all the way."""
+    losses = [setting(tmp_path / f'{dtype}.pt', steps=60, dtype=dtype) for dtype in ('float32', 'bfloat16')]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
 
 
 def test_weights_that_blew_up_are_not_kept(setting, tmp_path):
