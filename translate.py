@@ -61,7 +61,7 @@ def find(name, args):
 def load(path, args):
     whole, _, direction = path.stem.partition('.')
     made_by = {'base': 'train.py', 'specialized': 'specialize.py'}.get(whole, f'specialize.py --control {whole}')
-    checkpoint = load_checkpoint(path, f'translate.py --model {whole}.pt --slim' if direction else made_by)
+    checkpoint = load_checkpoint(path, f'translate.py --model {whole}.pt --slim' if '-' in direction else made_by)
     checkpoint.model.to(pick_device(args.device))
     return checkpoint
 

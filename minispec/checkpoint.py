@@ -70,14 +70,15 @@ def read(path, kind, made_by, build):
     with file:
         try:
             with zipfile.ZipFile(file) as archive:
-                # torch does not look at the checksums, and would unpack a small file into all of the memory.
-                broken = archive.testzip() or any(entry.compress_type for entry in archive.infolist())
+                # torch would unpack a small file into all of the memory, and does not look at the checksums.
+                if any(entry.compress_type for entry in archive.infolist()) or archive.testzip():
+                    raise ValueError
             file.seek(0)
             content = torch.load(file, map_location='cpu', weights_only=True)  # never unpickles code
-            if broken or content['kind'] != kind:
+            if content['kind'] != kind:
                 raise ValueError
             if content['version'] != VERSION:
-                raise UserError(f'{path} has format {content["version"]}, not {VERSION}; make it anew with {made_by}')
+                raise UserError(f'{path} has format {content["version"]!r}, not {VERSION}; make it anew with {made_by}')
             return build(content)
         except UserError:
             raise
@@ -86,8 +87,9 @@ def read(path, kind, made_by, build):
 
 
 def check(found, example):
-    """ValueError unless `found` has the type of `example`, and all the way down its keys and the types and shapes of its
-    tensors, with finite numbers that are really there. Tensors of `example` may be on `meta`, where they take no memory.
+    """ValueError unless `found` is like `example`, all the way down: its type, its keys, its tensors' types and shapes.
+
+    And their numbers are finite, and really there. Tensors of `example` may be on `meta`, where they take no memory.
     """
     if not isinstance(found, type(example)):
         raise ValueError
@@ -95,8 +97,9 @@ def check(found, example):
         for key in example:
             check(found[key], example[key])
     if isinstance(example, torch.Tensor):
-        # A large tensor may repeat a small one: small in the file, but not to those who copy it.
-        if (found.dtype, found.shape) != (example.dtype, example.shape) or found.untyped_storage().nbytes() < found.nbytes:
+        if (found.dtype, found.shape) != (example.dtype, example.shape):
+            raise ValueError
+        if found.untyped_storage().nbytes() < found.nbytes:  # it repeats a smaller one, until someone copies it
             raise ValueError
         if not found.isfinite().all():
             raise ValueError
@@ -140,12 +143,12 @@ def build_checkpoint(content):
     for src, tgt in (task.split('-') for task in tasks):
         if not vocabulary.has_tag(src) or not vocabulary.has_tag(tgt):
             raise ValueError
-    # Numbers alone must not be able to fill the memory: they are believed if the tensors have these sizes.
-    if (config.vocab_size, config.n_tasks) != (len(vocabulary), len(set(tasks))) or config.n_tasks != len(tasks):
-        raise ValueError
-    if not 1 <= config.layers <= len(weights) or isinstance(config.d_ff, list) and len(config.d_ff) != 2 * config.layers:
-        raise ValueError
-    if not (config.heads >= 1 and config.d_model % (2 * config.heads) == 0 and config.dropout < 1 and 2 < config.max_len <= 2 ** 16):
+    # Numbers alone must not be able to fill the memory, or to take hours.
+    sound = (config.vocab_size == len(vocabulary), config.n_tasks == len(tasks) == len(set(tasks)),
+             1 <= config.layers <= len(weights), 2 < config.max_len <= 2 ** 16, config.dropout < 1,
+             not isinstance(config.d_ff, list) or len(config.d_ff) == 2 * config.layers,
+             config.heads >= 1 and config.d_model % (2 * config.heads) == 0)
+    if not all(sound):
         raise ValueError
     with torch.device('meta'):
         check(weights, Transformer(config).state_dict())
@@ -178,14 +181,13 @@ def load_activations(path, base):
 def build_activations(content, path, base):
     check(content, {'base': '', 'tasks': []})
     if content['base'] != fingerprint(base.model) or content['tasks'] != base.tasks:
-        raise UserError(f'{path} was recorded in another base than {path.with_name("base.pt")}; '
-                        'run profile.py again')
+        raise UserError(f'{path} was recorded in another base than {path.with_name("base.pt")}; run profile.py again')
     N, L, F = base.model.masks.shape
     each, total = (torch.zeros(*shape, dtype=torch.long, device='meta') for shape in ((N, L, F), (N, L)))
     check(content, {'token': each, 'sentence': each, 'positions': total, 'sentences': total})
-    token, sentence, positions, sentences = (content[name] for name in ('token', 'sentence', 'positions', 'sentences'))
-    possible = (0 <= sentence) & (sentence <= token) & (sentence <= sentences[..., None]) & (token <= positions[..., None])
-    if not possible.all():
+    token, sentence = content['token'], content['sentence']
+    most_tokens, most_sentences = content['positions'][..., None], content['sentences'][..., None]  # (N, L, 1) each
+    if not ((0 <= sentence) & (sentence <= token) & (token <= most_tokens) & (sentence <= most_sentences)).all():
         raise ValueError
     return content
 

@@ -134,15 +134,12 @@ def run(main):
         stream.reconfigure(encoding='utf-8', line_buffering=True)
     try:
         main()
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt as stop:
-        print(str(stop) or 'interrupted; --resume goes on from what train.py or specialize.py saved last', file=sys.stderr)
+        print(str(stop) or 'interrupted; --resume goes on from what a training saved last', file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # who reads our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
         sys.exit(1)
-    except OSError as error:  # a path that the system does not like
-        print(f'error: {error}', file=sys.stderr)
+    except (UserError, OSError) as error:  # OSError: a path that the system does not like
+        print('error: ' + str(error).replace('\n', ' '), file=sys.stderr)
         sys.exit(2)

@@ -152,7 +152,7 @@ def validate(model, data, batch_tokens, dtype=torch.float32):
 
 @contextlib.contextmanager
 def noting_ctrl_c():
-    """A list that a first Ctrl-C puts something into, instead of breaking off what is going on; a second breaks it off."""
+    """A list into which a first Ctrl-C puts something, instead of breaking off what goes on; a second one breaks it off."""
     noted = []
     if threading.current_thread() is not threading.main_thread():  # others cannot have Ctrl-C
         yield noted

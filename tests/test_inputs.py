@@ -30,10 +30,14 @@ def inputs(n):
 
 WORDS = ['the', 'dog', 'Hund', 'groß', '<de>', '<fr>', '</s>', '<pad>', '<unk>', '▁', '▅', '\u2028', '\x85', '\0', '\r', '\t',
          'e\u0301', '\u202e', '\ufeff', '\U0001f469\u200d\U0001f680', 'ﬁ', '中文', 'x' * 300]
-texts = st.text(max_size=20) | st.lists(st.sampled_from(WORDS), max_size=8).map(' '.join) | st.lists(st.sampled_from(WORDS)).map(''.join)
+words = st.lists(st.sampled_from(WORDS), max_size=8)
+texts = st.text(max_size=20) | words.map(' '.join) | words.map(''.join)
 text_lines = texts.map(lambda text: text.replace('\n', ' ').encode())
-surrogates = st.text(st.characters(categories=['Cs']), min_size=1, max_size=2).map(lambda text: text.encode('utf-8', 'surrogatepass'))
+surrogates = st.characters(categories=['Cs']).map(lambda text: text.encode('utf-8', 'surrogatepass'))
 any_lines = text_lines | st.binary(max_size=20) | surrogates
+
+
+EN_DE = '--device cpu --src en --tgt de --beam 2'.split()
 
 
 def is_utf8(line):
@@ -66,7 +70,7 @@ def run(corpus_folder, vocabulary, tmp_path_factory):
 @example([b''] * 1000 + [b'\xed\xa0\x80'], True)
 def test_as_many_lines_come_out_as_go_in(run, lines, final_newline):
     raw = b'\n'.join(lines) + b'\n' * final_newline
-    code, out, err = call_here('translate.py', '--run', run, '--device', 'cpu', '--src', 'en', '--tgt', 'de', '--beam', 2, stdin=raw)
+    code, out, err = call_here('translate.py', *EN_DE, '--run', run, stdin=raw)
     wrong = [number for number, line in enumerate(raw.split(b'\n'), 1) if not is_utf8(line)]
     if wrong:
         assert (code, out) == (2, '')
@@ -77,7 +81,7 @@ def test_as_many_lines_come_out_as_go_in(run, lines, final_newline):
 
 
 def test_a_million_empty_lines(run):
-    code, out, err = call_here('translate.py', '--run', run, '--device', 'cpu', '--src', 'en', '--tgt', 'de', stdin=b'\n' * 10 ** 6)
+    code, out, err = call_here('translate.py', *EN_DE, '--run', run, stdin=b'\n' * 10 ** 6)
     assert (code, err) == (0, '') and out == '\n' * 10 ** 6
 
 
