@@ -9,7 +9,7 @@ if __name__ == '__main__':
     import torch
 
     from minispec import UserError, cli, figures
-    from minispec.checkpoint import fingerprint, load_checkpoint, write
+    from minispec.checkpoint import fingerprint, load_base, write
     from minispec.corpora import open_corpus
     from minispec.data import Bitext, read_lines
     from minispec.neurons import overlap, private, record, select, silence
@@ -44,7 +44,7 @@ def main():
     if args.plot:
         figures.new_figure()  # fails now, not after the work, if there is no matplotlib
     cli.print_settings(args)
-    model, vocabulary, tasks, *_ = load_checkpoint(Path(args.run) / 'base.pt')
+    model, vocabulary, tasks, *_ = load_base(Path(args.run) / 'base.pt')
     n = model.config.layers
     layers = [f'enc{i + 1}' for i in range(n)] + [f'dec{i + 1}' for i in range(n)]
     if args.layer not in (None, *layers):
@@ -92,8 +92,8 @@ def main():
             pictures += figures.draw_tree(run, name, *trees[name]) if trees[name][1] else []
         pictures += figures.draw_ablation(run, tasks, own - random) if args.ablate else []
         print('drew ' + ', '.join(str(path) for path in pictures))
-    print(f'wrote {path}; next: python specialize.py --data {args.data} --run {args.run} '
-          f'--k {args.k:g} --count {args.count}')
+    print(f'wrote {path}; next: ' + cli.command('specialize.py', '--data', args.data, '--run', args.run,
+                                                '--k', f'{args.k:g}', '--count', args.count))
 
 
 if __name__ == '__main__':

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from minispec import UserError, cli
-from minispec.checkpoint import fingerprint, load_activations, load_checkpoint
+from minispec import cli
+from minispec.checkpoint import load_activations, load_base
 from minispec.corpora import open_corpus
 from minispec.data import Bitext
 from minispec.neurons import select, shared, shuffled, swapped
@@ -38,10 +38,7 @@ def choose_masks(base, args):
     """The masks (N, L, F) that --control, --count and the ks ask for."""
     if args.control == 'dense':
         return torch.ones_like(base.model.masks)
-    path = Path(args.run) / 'activations.pt'
-    activations = load_activations(path)
-    if activations['base'] != fingerprint(base.model):
-        raise UserError(f'{path} was recorded in another base than {Path(args.run) / "base.pt"}; run profile.py again')
+    activations = load_activations(Path(args.run) / 'activations.pt', base)
     encoder, decoder = activations[args.count].chunk(2, dim=1)  # (N, L/2, F) each
     masks = torch.cat([select(encoder, args.k_encoder or args.k), select(decoder, args.k_decoder or args.k)], dim=1)
     return {'neurons': lambda: masks, 'random': lambda: shuffled(masks, args.seed), 'swapped': lambda: swapped(masks),
@@ -52,13 +49,11 @@ def main():
     args, parser = arguments()
     path = Path(args.run) / ('specialized.pt' if args.control == 'neurons' else f'{args.control}.pt')
     if args.resume:
-        made_by = f'specialize.py --control {args.control}, at its first validation,'
-        checkpoint = load_checkpoint(path.with_suffix('.last.pt'), made_by)
-        cli.restore_settings(args, parser, checkpoint)
+        checkpoint = cli.resume(args, parser, path, args.control, f'specialize.py --control {args.control}')
     cli.print_settings(args)
 
     if not args.resume:
-        base = load_checkpoint(Path(args.run) / 'base.pt')
+        base = load_base(Path(args.run) / 'base.pt')
         base.model.masks.copy_(choose_masks(base, args))
         checkpoint = base._replace(info={'phase': args.control, 'base': base.info}, training=None)
     model, vocabulary, tasks = checkpoint[:3]
@@ -68,8 +63,8 @@ def main():
     off = 1 - model.masks.double().mean((0, 2))  # (L,)
     print('neurons off, by layer: ' + ' '.join(f'{x:.2f}' for x in off.tolist()))
     best = train(checkpoint, data, valid, path, args)
-    print(f'wrote {path} (validation loss {best:.3f}); next: python translate.py --test --data {args.data} '
-          f'--run {args.run} --model {path.name}')
+    print(f'wrote {path} (validation loss {best:.3f}); next: '
+          + cli.command('translate.py', '--test', '--data', args.data, '--run', args.run, '--model', path.name))
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from minispec import cli
-from minispec.checkpoint import Checkpoint, load_checkpoint
+from minispec.checkpoint import Checkpoint
 from minispec.corpora import open_corpus
 from minispec.data import Bitext, read_lines
 from minispec.model import Config, Transformer
@@ -48,8 +48,7 @@ def main():
     args, parser = arguments()
     path = Path(args.run) / 'base.pt'
     if args.resume:
-        checkpoint = load_checkpoint(path.with_suffix('.last.pt'), made_by='train.py, at its first validation,')
-        cli.restore_settings(args, parser, checkpoint)
+        checkpoint = cli.resume(args, parser, path, 'base', 'train.py')
     cli.print_settings(args)
 
     corpus = open_corpus(args.data)
@@ -60,7 +59,8 @@ def main():
     valid = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
     print('training pairs: ' + ', '.join(f'{task} {size:,}' for task, size in zip(tasks, data.sizes().tolist())))
     best = train(checkpoint, data, valid, path, args)
-    print(f'wrote {path} (validation loss {best:.3f}); next: python profile.py --data {args.data} --run {args.run}')
+    print(f'wrote {path} (validation loss {best:.3f}); next: '
+          + cli.command('profile.py', '--data', args.data, '--run', args.run))
 
 
 if __name__ == '__main__':

@@ -4,7 +4,9 @@
     RUN/specialized.pt + test split (--test)               ->  scores, RUN/test.specialized/
     RUN/specialized.pt + a direction (--slim)              ->  RUN/specialized.en-de.pt, its neurons and no others
 """
+import argparse
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -33,7 +35,7 @@ def arguments():
     text.add_argument('--slim', action='store_true',
                       help='translate nothing, but save the model of --src and --tgt alone, without the other neurons')
     test = parser.add_argument_group('to score all directions, or that of --src and --tgt')
-    test.add_argument('--test', nargs='?', const='test', metavar='SPLIT',
+    test.add_argument('--test', nargs='?', const='test', metavar='SPLIT', type=split,
                       help='score this split of --data: test if none is named, or say test_2018_flickr')
     test.add_argument('--compare', metavar='OTHER.pt', help='and test the difference to this checkpoint')
     args = parser.parse_args()
@@ -44,6 +46,12 @@ def arguments():
     return args
 
 
+def split(text):
+    if not re.fullmatch(r'\w[\w.-]*', text):  # it names files of the corpus, and the folder of the translations
+        raise argparse.ArgumentTypeError(f'{text} is not the name of a split')
+    return text
+
+
 def find(name, args):
     """The checkpoint of that name in the run folder, or else at that path."""
     path = Path(args.run) / name
@@ -52,8 +60,9 @@ def find(name, args):
 
 def load(path, args):
     """The checkpoint at `path`. It need not have been trained on the direction of --src and --tgt to know it then."""
-    made_by = {'base': 'train.py', 'specialized': 'specialize.py'}
-    checkpoint = load_checkpoint(path, made_by.get(path.stem, f'specialize.py --control {path.stem}'))
+    whole, _, alone = path.stem.partition('.')
+    made_by = {'base': 'train.py', 'specialized': 'specialize.py'}.get(whole, f'specialize.py --control {whole}')
+    checkpoint = load_checkpoint(path, f'translate.py --model {whole}.pt --slim' if '-' in alone else made_by)
     model, tasks, direction = checkpoint.model, checkpoint.tasks, f'{args.src}-{args.tgt}'
     if args.src and direction not in tasks:
         try:
@@ -88,8 +97,8 @@ def save_slim(checkpoint, path, args):
     slimmed, saved = slim(checkpoint, direction), path.with_suffix(f'.{direction}.pt')
     save_checkpoint(saved, slimmed)
     before, after = (sum(p.numel() for p in model.parameters()) for model in (checkpoint.model, slimmed.model))
-    print(f'wrote {saved} with {after:,} parameters of {before:,}; next: python translate.py --run {args.run} '
-          f'--model {saved.name} --src {args.src} --tgt {args.tgt}')
+    print(f'wrote {saved} with {after:,} parameters of {before:,}; next: ' + cli.command(
+        'translate.py', '--run', args.run, '--model', saved.name, '--src', args.src, '--tgt', args.tgt))
 
 
 def translate_text(checkpoint, args):
@@ -139,7 +148,7 @@ def score_test(checkpoint, path, args):
     write(folder / 'scores.json', json.dumps(content, indent=2) + '\n')
     src, tgt = directions[0].split('-')
     print(f'wrote {folder} in {(time.monotonic() - start) / 60:.1f} min; next, to translate what you type: '
-          f'python translate.py --run {args.run} --model {args.model} --src {src} --tgt {tgt}')
+          + cli.command('translate.py', '--run', args.run, '--model', args.model, '--src', src, '--tgt', tgt))
 
 
 def main():

@@ -7,6 +7,7 @@ code, and what comes in is checked here, once: after this door everything is the
 """
 import contextlib
 import hashlib
+import os
 import zipfile
 from dataclasses import asdict
 from typing import NamedTuple
@@ -40,15 +41,19 @@ def write(path, content):
     """Save text, bytes, or a dict of tensors and plain values as `path`, in a folder that exists: all, or nothing."""
     temporary = path.with_name(path.name + '.part')
     try:
-        if isinstance(content, dict):
-            torch.save({'version': VERSION, **content}, temporary)
-        else:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        with temporary.open('wb') as file:
+            if isinstance(content, dict):
+                torch.save({'version': VERSION, **content}, file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # or the new name could outlive a power cut, and the content not
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise UserError(f'cannot write {path}: {str(error).splitlines()[0]}')
+        cause = error if isinstance(error, OSError) else error.__context__  # torch raises its own when it meets one
+        raise UserError(f'cannot write {path}: {cause.strerror}')
 
 
 def read(path, kind, made_by, build):
@@ -56,21 +61,48 @@ def read(path, kind, made_by, build):
 
     `made_by` is the script that makes such a file. Raises UserError whatever is wrong with it.
     """
-    if not path.is_file():
-        raise UserError(f'{path} is not there; {made_by} makes it')
     try:
-        with zipfile.ZipFile(path) as archive:
-            flipped = archive.testzip()  # torch does not look at the checksums
-        content = torch.load(path, map_location='cpu', weights_only=True)  # never unpickles code
-        if flipped or content['kind'] != kind:
+        file = path.open('rb')
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f'{path} is not there; {made_by} makes it')
+    except OSError as error:
+        raise UserError(f'cannot read {path}: {error.strerror}')
+    with file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                # torch would unpack a small file into all of the memory, and does not look at the checksums.
+                if any(entry.compress_type for entry in archive.infolist()) or archive.testzip():
+                    raise ValueError
+            file.seek(0)
+            content = torch.load(file, map_location='cpu', weights_only=True)  # never unpickles code
+            if content['kind'] != kind:
+                raise ValueError
+            if content['version'] != VERSION:
+                raise UserError(f'{path} has format {content["version"]!r}, not {VERSION}; make it anew with {made_by}')
+            return build(content)
+        except UserError:
+            raise
+        except Exception:  # a broken or hostile file can fail its reader in any way there is
+            raise UserError(f'{path} is not a minispec {kind}, or is damaged; {made_by} makes it')
+
+
+def check(found, example):
+    """ValueError unless `found` is like `example`, all the way down: its type, its keys, its tensors' types and shapes.
+
+    And their numbers are finite, and really there. Tensors of `example` may be on `meta`, where they take no memory.
+    """
+    if not isinstance(found, type(example)):
+        raise ValueError
+    if isinstance(example, dict):
+        for key in example:
+            check(found[key], example[key])
+    if isinstance(example, torch.Tensor):
+        if (found.dtype, found.shape) != (example.dtype, example.shape):
             raise ValueError
-        if content['version'] != VERSION:
-            raise UserError(f'{path} has format {content["version"]}, not {VERSION}; make it anew with {made_by}')
-        return build(content)
-    except UserError:
-        raise
-    except Exception:  # a broken or hostile file can fail its reader in any way there is
-        raise UserError(f'{path} is not a minispec {kind}, or is damaged; {made_by} makes it')
+        if found.untyped_storage().nbytes() < found.nbytes:  # it repeats a smaller one, until someone copies it
+            raise ValueError
+        if not found.isfinite().all():
+            raise ValueError
 
 
 def save_checkpoint(path, checkpoint):
@@ -86,35 +118,76 @@ def load_checkpoint(path, made_by='train.py'):
     return read(path, 'checkpoint', made_by, build_checkpoint)
 
 
+def load_base(path):
+    """Read a Checkpoint in which all neurons are on: what is recorded and specialized."""
+    checkpoint = load_checkpoint(path)
+    if not checkpoint.model.masks.all():
+        raise UserError(f'{path} is no base, because some of its neurons are off; train.py makes one')
+    return checkpoint
+
+
+def load_state(path, phase, made_by):
+    """Read the Checkpoint from which an interrupted run of this phase goes on."""
+    checkpoint = load_checkpoint(path, made_by)
+    if checkpoint.info['phase'] != phase or not checkpoint.training:
+        raise UserError(f'{path} is no interrupted run of the phase "{phase}"; {made_by} makes it')
+    return checkpoint
+
+
 def build_checkpoint(content):
     """A Checkpoint from what `save_checkpoint` wrote. Raises an error of some kind if its parts do not fit together."""
-    config, weights, tasks = Config(**content['config']), content['weights'], content['tasks']
-    vocabulary = Vocabulary(bytes(content['vocabulary'].numpy()))
-    # The sizes are believed if the tensors have them: a number alone must not be able to fill the memory.
-    widest = max(config.d_ff) if isinstance(config.d_ff, list) else config.d_ff
-    sizes = len(vocabulary), config.d_model, len(tasks), 2 * config.layers, widest
-    if sizes != (*weights['embedding.weight'].shape, *weights['masks'].shape) or not 2 < config.max_len <= 2 ** 16:
+    proto, given, tasks = content['vocabulary'], content['config'], content['tasks']
+    check(content, {'vocabulary': torch.empty(proto.shape, dtype=torch.uint8, device='meta'), 'tasks': [],
+                    'config': {**asdict(Config(0, 0)), 'd_ff': given['d_ff']}, 'weights': {}, 'info': {'phase': ''}})
+    vocabulary, config, weights = Vocabulary(bytes(proto.numpy())), Config(**given), content['weights']
+    for src, tgt in (task.split('-') for task in tasks):
+        if not vocabulary.has_tag(src) or not vocabulary.has_tag(tgt):
+            raise ValueError
+    # Numbers alone must not be able to fill the memory, or to take hours.
+    sound = (config.vocab_size == len(vocabulary), config.n_tasks == len(tasks) == len(set(tasks)),
+             1 <= config.layers <= len(weights), 2 < config.max_len <= 2 ** 16, config.dropout < 1,
+             not isinstance(config.d_ff, list) or len(config.d_ff) == 2 * config.layers,
+             config.heads >= 1 and config.d_model % (2 * config.heads) == 0)
+    if not all(sound):
         raise ValueError
-    if config.heads < 1 or config.d_model % (2 * config.heads):
-        raise ValueError
-    if not all(vocabulary.has_tag(language) for task in tasks for language in task.split('-')):
-        raise ValueError
-    if any(weight.untyped_storage().nbytes() < weight.nbytes for weight in weights.values()):
-        raise ValueError  # a large tensor that repeats a small one
+    with torch.device('meta'):
+        check(weights, Transformer(config).state_dict())
     model = Transformer(config)
     model.load_state_dict(weights)
+    if content['training'] is not None:
+        check_training(content, model)
     return Checkpoint(model, vocabulary, tasks, content['info'], content['training'])
 
 
-def load_activations(path):
-    """Read what profile.py recorded: `neurons.record`'s counts, with `tasks` and the fingerprint of `base`."""
-    return read(path, 'activations', 'profile.py', build_activations)
+def check_training(content, model):
+    """ValueError unless `content` has what `cli.resume` and `training.train` need to go on with this model."""
+    moments = {i: {'step': torch.zeros(()), 'exp_avg': p.detach(), 'exp_avg_sq': p.detach()}
+               for i, p in enumerate(model.parameters())}
+    numbers = {'pairs': 0, 'step': 0, 'best': 0.0, 'best_step': 0, 'seconds': 0.0}
+    check(content, {'info': {'settings': {}}, 'training': {**numbers, 'optimizer': {'state': moments}}})
+    training = content['training']
+    if not (0 <= training['best_step'] <= training['step'] and training['best'] >= 0 and training['seconds'] >= 0):
+        raise ValueError
+    for moment in training['optimizer']['state'].values():
+        if moment['step'] != training['step'] or (moment['exp_avg_sq'] < 0).any():
+            raise ValueError
 
 
-def build_activations(content):
-    N, L, F = content['token'].shape
-    shapes = [content[name].shape for name in ('sentence', 'positions', 'sentences')]
-    if shapes != [(N, L, F), (N, L), (N, L)] or len(content['tasks']) != N or not isinstance(content['base'], str):
+def load_activations(path, base):
+    """Read what profile.py recorded in the Checkpoint `base`: `neurons.record`'s counts."""
+    return read(path, 'activations', 'profile.py', lambda content: build_activations(content, path, base))
+
+
+def build_activations(content, path, base):
+    check(content, {'base': '', 'tasks': []})
+    if content['base'] != fingerprint(base.model) or content['tasks'] != base.tasks:
+        raise UserError(f'{path} was recorded in another base than {path.with_name("base.pt")}; run profile.py again')
+    N, L, F = base.model.masks.shape
+    each, total = (torch.zeros(*shape, dtype=torch.long, device='meta') for shape in ((N, L, F), (N, L)))
+    check(content, {'token': each, 'sentence': each, 'positions': total, 'sentences': total})
+    token, sentence = content['token'], content['sentence']
+    most_tokens, most_sentences = content['positions'][..., None], content['sentences'][..., None]  # (N, L, 1) each
+    if not ((0 <= sentence) & (sentence <= token) & (token <= most_tokens) & (sentence <= most_sentences)).all():
         raise ValueError
     return content
 

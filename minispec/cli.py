@@ -2,9 +2,11 @@
 import argparse
 import math
 import os
+import shlex
 import sys
 
 from minispec import UserError
+from minispec.checkpoint import load_state
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -18,7 +20,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage before it."""
 
     def error(self, message):
-        self.exit(2, f'error: {message}\n')
+        raise UserError(message)
 
 
 def parser(description):
@@ -98,15 +100,32 @@ def print_settings(args):
     print(' '.join(f'{name}={value}' for name, value in vars(args).items()))
 
 
-def restore_settings(args, parser, checkpoint):
-    """--resume: take all settings from the interrupted run, but for where it and its data lie and what it runs on."""
-    for name, value in checkpoint.info['settings'].items():
-        given = getattr(args, name)
-        if name in ('run', 'device', 'resume') or name == 'data' and given != parser.get_default(name):
+def resume(args, parser, path, phase, script):
+    """--resume: returns the Checkpoint of the interrupted run that writes `path`, and puts its settings into `args`.
+
+    The parser reads them as if they were typed. Where the run and its data lie and what it runs on is as given now.
+    """
+    path = path.with_suffix('.last.pt')
+    checkpoint = load_state(path, phase, f'{script}, at its first validation or at Ctrl-C,')
+    names, settings = vars(args).keys() - {'run', 'device', 'resume'}, checkpoint.info['settings']
+    try:
+        flags = [f'--{name.replace("_", "-")}={settings[name]}' for name in names if settings[name] is not None]
+        saved = parser.parse_args(flags)
+    except (UserError, KeyError) as error:
+        raise UserError(f'{path} is damaged: its settings: {error}')
+    for name in names:
+        given, value = getattr(args, name), getattr(saved, name)
+        if name == 'data' and given != parser.get_default(name):
             continue
         if given not in (value, parser.get_default(name)):
             parser.error(f'--resume goes on with --{name.replace("_", "-")} {value}; leave {given} out, or start anew')
         setattr(args, name, value)
+    return checkpoint
+
+
+def command(script, *arguments):
+    """A command to type, as text."""
+    return shlex.join(['python', script, *map(str, arguments)])
 
 
 def run(main):
@@ -117,12 +136,12 @@ def run(main):
         stream.reconfigure(encoding='utf-8', line_buffering=True)
     try:
         main()
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print('interrupted; train.py and specialize.py go on from their last validation with --resume', file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or 'interrupted; --resume goes on from what a training saved last', file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # who reads our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
         sys.exit(1)
+    except (UserError, OSError) as error:  # OSError: a path that the system does not like
+        print('error: ' + str(error).replace('\n', ' '), file=sys.stderr)
+        sys.exit(2)

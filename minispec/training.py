@@ -1,6 +1,11 @@
 """The one training loop that train.py and specialize.py share, with what it stands on: device, precision, schedule."""
+import contextlib
 import math
 import os
+import shlex
+import signal
+import sys
+import threading
 import time
 from itertools import islice
 
@@ -24,7 +29,7 @@ def pick_device(name):
     try:
         if torch.zeros(1, device=name).device.type in ('cpu', 'cuda', 'mps'):
             return torch.device(name)
-    except (RuntimeError, AssertionError):  # torch's answers to a device that it does not know, or that is not there
+    except Exception:  # torch's answers to a device that it does not know, or that is not there, are many
         pass
     raise UserError(f'--device {name}: this machine has no such device; try --device auto')
 
@@ -169,12 +174,31 @@ def validate(model, data, batch_tokens, dtype=torch.float32):
     return sums[0] / sums[1]
 
 
+@contextlib.contextmanager
+def noting_ctrl_c():
+    """A list into which a first Ctrl-C puts something, instead of breaking off what goes on; a second one breaks it off."""
+    noted = []
+    if threading.current_thread() is not threading.main_thread():  # others cannot have Ctrl-C
+        yield noted
+        return
+
+    def note(*_):
+        noted.append(True)
+        signal.signal(signal.SIGINT, before)
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def train(checkpoint, data, valid, path, args):
     """Train checkpoint.model in place for args.steps updates and keep the best weights, by validation loss, in `path`.
 
     Every args.eval_every steps the loss of each direction is printed and two files are written: `path` if the mean
     over directions is the lowest yet, and beside it NAME.last.pt, from which a resumed run continues (on a CPU to the
     last bit). Ends early after args.patience evaluations without a new best. Returns the best mean loss.
+    After a Ctrl-C it finishes the step, writes NAME.last.pt and raises KeyboardInterrupt with the command to go on.
     Raises UserError if the loss is no longer a number, or if the data is not that of the run to be resumed.
     """
     make_folder(path.parent)
@@ -198,14 +222,16 @@ def train(checkpoint, data, valid, path, args):
         step, best, best_step, seconds = state['step'], state['best'], state['best_step'], state['seconds']
         if state['pairs'] != len(data):
             raise UserError(f'--resume: the run began with {state["pairs"]:,} training pairs, not {len(data):,}')
-        optimizer.load_state_dict(state['optimizer'])
+        optimizer.load_state_dict({**optimizer.state_dict(), 'state': state['optimizer']['state']})
     order = islice(data.epochs(args.batch_tokens, args.temperature, args.seed), step * args.accumulate, None)
 
     print(f'{sum(p.numel() for p in model.parameters()):,} parameters on {device.type} in {args.dtype}; '
           f'{len(data):,} training pairs, {data.n_dropped:,} left out (empty on a side, or too long)')
     print(f'   step  train loss   valid: mean  {"  ".join(tasks)}   target tokens/s    time')
     start, window, loss_sum, token_sum = time.monotonic() - seconds, time.monotonic(), 0.0, 0
-    with tqdm(total=args.steps, initial=step, unit='step', disable=rank > 0 or None, dynamic_ncols=True) as bar:
+    info = dict(checkpoint.info)
+    with noting_ctrl_c() as interrupted, \
+            tqdm(total=args.steps, initial=step, unit='step', disable=rank > 0 or None, dynamic_ncols=True) as bar:
         while step < args.steps and step - best_step < args.patience * args.eval_every:
             step += 1
             for group in optimizer.param_groups:
@@ -222,27 +248,32 @@ def train(checkpoint, data, valid, path, args):
             speed = token_sum / (time.monotonic() - window)
             bar.set_postfix_str(f'loss {loss:.3f}, {speed:,.0f} target tokens/s', refresh=False)
             bar.update()
-            if step % args.eval_every and step < args.steps:
+            info |= {'step': step, 'settings': vars(args)}
+            stop = summed(torch.tensor(len(interrupted), device=device)).item()  # all processes, or none
+            if step % args.eval_every == 0 or step == args.steps:
+                losses = validate(model, valid, args.batch_tokens, dtype)
+                mean = losses.mean().item()
+                if not math.isfinite(mean):
+                    raise UserError(f'the validation loss is {mean} at step {step}; what was saved before stays; '
+                                    'try a lower --lr')
+                each = '  '.join(f'{x:{len(task)}.2f}' for task, x in zip(tasks, losses.tolist()))
+                tqdm.write(f'{step:7,}  {loss_sum / token_sum:10.3f}   {mean:11.3f}  {each}   {speed:15,.0f} '
+                           f'{(time.monotonic() - start) / 60:5.1f} min' + ('  best' if mean < best else ''))
+                info['valid'] = losses.tolist()
+                if mean < best:
+                    best, best_step = mean, step
+                    if rank == 0:
+                        save_checkpoint(path, checkpoint._replace(info=info, training=None))
+                window, loss_sum, token_sum = time.monotonic(), 0.0, 0
+            elif not stop:
                 continue
-
-            losses = validate(model, valid, args.batch_tokens, dtype)
-            mean, seconds = losses.mean().item(), time.monotonic() - start
-            if not math.isfinite(mean):
-                raise UserError(f'the validation loss is {mean} at step {step}; what was saved before stays; '
-                                'try a lower --lr')
-            each = '  '.join(f'{x:{len(task)}.2f}' for task, x in zip(tasks, losses.tolist()))
-            tqdm.write(f'{step:7,}  {loss_sum / token_sum:10.3f}   {mean:11.3f}  {each}   {speed:15,.0f} '
-                       f'{seconds / 60:5.1f} min' + ('  best' if mean < best else ''))
-            info = {**checkpoint.info, 'step': step, 'valid': losses.tolist(), 'settings': vars(args)}
-            if mean < best:
-                best, best_step = mean, step
-                if rank == 0:
-                    save_checkpoint(path, checkpoint._replace(info=info, training=None))
-            state = {'pairs': len(data), 'step': step, 'best': best, 'best_step': best_step, 'seconds': seconds,
-                     'optimizer': optimizer.state_dict()}
+            state = {'pairs': len(data), 'step': step, 'best': best, 'best_step': best_step,
+                     'seconds': time.monotonic() - start, 'optimizer': optimizer.state_dict()}
             if rank == 0:
                 save_checkpoint(path.with_suffix('.last.pt'), checkpoint._replace(info=info, training=state))
-            window, loss_sum, token_sum = time.monotonic(), 0.0, 0
+            if stop:
+                again = shlex.join(['python', *(word for word in sys.argv if word != '--resume'), '--resume'])
+                raise KeyboardInterrupt(f'interrupted, and saved after step {step:,}; to go on: {again}')
     if world > 1:
         distributed.destroy_process_group()
     return best

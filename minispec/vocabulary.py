@@ -31,7 +31,9 @@ class Vocabulary:
                 raise UserError(f'--vocab-size {size} is more than this text supports; the largest is {largest[1]}')
             if smallest := re.search(r'required_chars\. \d+ vs (\d+)', str(error)):
                 raise UserError(f'--vocab-size {size} does not hold every character; the smallest is {smallest[1]}')
-            raise UserError(f'SentencePiece cannot learn {size} pieces from this text: {error}')
+            reason = str(error).rpartition(']')[2].strip()  # its errors are: file(line) [condition] reason
+            raise UserError(f'SentencePiece cannot learn {size} pieces from the training text: '
+                            + (reason or 'all lines are empty, or longer than 4,192 bytes'))
         return cls(model.getvalue())
 
     def __len__(self):

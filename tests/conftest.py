@@ -56,10 +56,9 @@ WORDS = {'en': 'a the dog cat man sees red big runs eats'.split(), 'de': 'ein de
          'fr': 'un le chien chat homme voit rouge grand court mange'.split()}
 
 
-@pytest.fixture(scope='session')
-def corpus_folder(tmp_path_factory):
-    """A line-aligned corpus of three languages: word-for-word ciphers of each other."""
-    folder = tmp_path_factory.mktemp('corpus')
+def write_corpus(folder):
+    """A line-aligned corpus of three languages: word-for-word ciphers of each other. Returns its folder."""
+    folder.mkdir()
     generator = torch.Generator().manual_seed(0)
     for split, n in (('train', 200), ('valid', 30), ('test', 20)):
         sentences = [torch.randint(10, (int(torch.randint(2, 8, (), generator=generator)),), generator=generator).tolist()
@@ -68,3 +67,8 @@ def corpus_folder(tmp_path_factory):
             text = ''.join(' '.join(words[i] for i in sentence) + '\n' for sentence in sentences)
             (folder / f'{split}.{language}').write_text(text, encoding='utf-8', newline='\n')
     return folder
+
+
+@pytest.fixture(scope='session')
+def corpus_folder(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp('corpus') / 'tiny')

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from minispec import UserError
-from minispec.checkpoint import VERSION, Checkpoint, load_activations, load_checkpoint, save_checkpoint, write
+from minispec.checkpoint import (VERSION, Checkpoint, fingerprint, load_activations, load_base, load_checkpoint, load_state,
+                                 save_checkpoint, write)
 from minispec.model import Config, Transformer
 from minispec.neurons import record
 from minispec.vocabulary import Vocabulary
@@ -16,12 +17,18 @@ from minispec.vocabulary import Vocabulary
 
 @pytest.fixture(scope='module')
 def sound(tmp_path_factory):
-    """A sound checkpoint of two tasks, as bytes."""
+    """A sound checkpoint of two tasks after one step of training, as bytes."""
     lines = ['a dog runs and a cat sleeps', 'ein Hund rennt und eine Katze schläft'] * 9
     vocabulary = Vocabulary.train(lines, 40, ['de', 'en'])
     model = Transformer(Config(len(vocabulary), n_tasks=2, d_model=16, d_ff=8, layers=1, heads=2))
     path = tmp_path_factory.mktemp('sound') / 'sound.pt'
-    save_checkpoint(path, Checkpoint(model, vocabulary, ['en-de', 'de-en'], {'phase': 'base'}))
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    training = {'pairs': 9, 'step': 1, 'best': 2.0, 'best_step': 1, 'seconds': 3.0, 'optimizer': optimizer.state_dict()}
+    info = {'phase': 'base', 'settings': {'steps': 5}}
+    save_checkpoint(path, Checkpoint(model, vocabulary, ['en-de', 'de-en'], info, training))
     return path.read_bytes()
 
 
@@ -102,7 +109,40 @@ def drop(*keys):
     change('config', 'max_len', to=10 ** 12),
     change('config', 'heads', to=0),
     change('config', 'heads', to='two'),
+    change('config', 'heads', to=-2),
+    change('config', 'layers', to=0),
+    change('config', 'd_ff', to=[8, 8, 8]),
+    change('config', 'd_ff', to='8'),
+    change('config', 'dropout', to=float('nan')),
+    change('config', 'dropout', to=2.0),
     change('config', 'unheard of', to=1),
+    drop('config', 'heads'),
+    change('weights', 'encoder.0.ffn.w1.bias', to=torch.full((8,), float('nan'))),
+    change('weights', 'decoder.0.ffn.w2.bias', to=torch.full((16,), float('-inf'))),
+    change('weights', 'masks', to=torch.ones(2, 2, 8)),
+    change('weights', 'masks', to=[True]),
+    change('weights', 'embedding.weight', to=torch.zeros(40, 16, dtype=torch.float64)),
+    change('weights', to=None),
+    change('info', to={}),
+    change('info', 'settings', to=None),
+    change('tasks', to=['en', 'de-en']),
+    change('tasks', to=['en-de-en', 'de-en']),
+    change('tasks', to=['en-de', 'en-de']),
+    change('tasks', to=[1, 2]),
+    change('vocabulary', to=torch.zeros(1, dtype=torch.uint8).expand(10 ** 12)),
+    change('training', to={}),
+    *(drop('training', key) for key in ('pairs', 'step', 'best', 'best_step', 'seconds', 'optimizer')),
+    change('training', 'step', to='1'),
+    change('training', 'step', to=-1),
+    change('training', 'best', to=float('nan')),
+    change('training', 'best_step', to=2),
+    change('training', 'seconds', to=float('nan')),
+    change('training', 'optimizer', to=[]),
+    drop('training', 'optimizer', 'state', 0),
+    change('training', 'optimizer', 'state', 0, 'exp_avg', to=torch.zeros(1)),
+    change('training', 'optimizer', 'state', 0, 'exp_avg', to=torch.full((40, 16), float('inf'))),
+    change('training', 'optimizer', 'state', 0, 'exp_avg_sq', to=-torch.ones(40, 16)),
+    change('training', 'optimizer', 'state', 0, 'step', to=torch.tensor(7.0)),
     change('tasks', to=['en-de']),
     change('tasks', to=['en-de', 'fr-en']),
     change('tasks', to='en'),
@@ -131,11 +171,51 @@ def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
         assert 'is not a minispec checkpoint' in refused(tmp_path / f'{name}.pt')
 
 
+def test_a_small_file_cannot_fill_the_memory(sound, tmp_path):
+    """torch would unpack what is compressed; `write` never compresses."""
+    with zipfile.ZipFile(io.BytesIO(sound)) as archive, zipfile.ZipFile(tmp_path / 'a.pt', 'w', zipfile.ZIP_DEFLATED) as bomb:
+        for entry in archive.infolist():
+            bomb.writestr(entry.filename, archive.read(entry))
+    torch.load(tmp_path / 'a.pt', weights_only=True)
+    assert 'is damaged' in refused(tmp_path / 'a.pt')
+
+
+def test_a_base_has_all_its_neurons(sound, tmp_path):
+    (tmp_path / 'base.pt').write_bytes(sound)
+    base = load_base(tmp_path / 'base.pt')
+    base.model.masks[0, 1, 3] = False
+    for model, tasks in ((base.model, base.tasks), (base.model.slim(0), base.tasks[:1])):
+        save_checkpoint(tmp_path / 'base.pt', base._replace(model=model, tasks=tasks, training=None))
+        load_checkpoint(tmp_path / 'base.pt')
+        assert 'is no base' in refused(tmp_path / 'base.pt', load_base)
+
+
+def test_a_run_goes_on_from_a_state_of_its_own_phase(sound, tmp_path):
+    path = tmp_path / 'base.last.pt'
+    path.write_bytes(sound)
+    state = load_state(path, 'base', 'train.py')
+    assert 'no interrupted run of the phase "dense"' in refused(path, lambda path: load_state(path, 'dense', 'specialize.py'))
+    save_checkpoint(path, state._replace(training=None))
+    assert 'no interrupted run' in refused(path, lambda path: load_state(path, 'base', 'train.py'))
+
+
 def test_activations_are_checked_too(model, batch, tmp_path):
     model.masks.fill_(True)
-    good = {'kind': 'activations', 'base': 'abc', 'tasks': ['a-b', 'b-a', 'c-a'], **record(model, [batch])}
-    write(tmp_path / 'good.pt', good)
-    assert load_activations(tmp_path / 'good.pt')['base'] == 'abc'
-    for key, value in (('tasks', ['a-b']), ('sentence', torch.zeros(1)), ('positions', None), ('base', 1)):
-        write(tmp_path / 'bad.pt', good | {key: value})
-        assert 'profile.py makes it' in refused(tmp_path / 'bad.pt', load_activations)
+    base = Checkpoint(model, None, ['a-b', 'b-a', 'c-a'], {})
+    good = {'kind': 'activations', 'base': fingerprint(model), 'tasks': base.tasks, **record(model, [batch])}
+    path = tmp_path / 'activations.pt'
+
+    def load(path):
+        return load_activations(path, base)
+    write(path, good)
+    assert torch.equal(load(path)['token'], good['token'])
+    token, sentence = good['token'], good['sentence']
+    for name, value in (('sentence', torch.zeros(1)), ('positions', None), ('base', 1), ('tasks', None),
+                        ('token', token.double()), ('token', -token), ('sentence', -sentence), ('token', token + 99),
+                        ('sentence', token + 1), ('sentences', good['sentences'] - 1), ('token', token[:, :, :8]),
+                        ('token', token[:, :2]), ('sentence', sentence[:2])):
+        write(path, good | {name: value})
+        assert 'is damaged; profile.py makes it' in refused(path, load)
+    for name, value in (('tasks', base.tasks[::-1]), ('base', 'abc')):
+        write(path, good | {name: value})
+        assert 'recorded in another base' in refused(path, load)

@@ -200,6 +200,17 @@ def test_a_vocabulary_that_the_text_cannot_fill_says_what_works():
         Vocabulary.train(lines, 6, ['en'])
 
 
+@pytest.mark.parametrize('lines, languages, said', [
+    (['', ' '], ['en'], 'all lines are empty, or longer than 4,192 bytes'),
+    (['dog ' * 2000], ['en'], 'all lines are empty, or longer than 4,192 bytes'),
+    (['a dog'], ['en', 'unk'], '<unk>'),
+])
+def test_text_that_no_vocabulary_can_be_learned_from(lines, languages, said):
+    with pytest.raises(UserError) as error:
+        Vocabulary.train(lines, 20, languages)
+    assert said in str(error.value) and '.cc' not in str(error.value) and '\n' not in str(error.value)
+
+
 # Batches -------------------------------------------------------------------------------------------------------------
 
 def test_rows_are_tag_pieces_end_padding(bitext, corpus_folder, vocabulary):

@@ -2,7 +2,9 @@
 import io
 import json
 import runpy
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,11 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from kill_campaign import campaign
 
+from minispec import training
 from minispec.checkpoint import load_checkpoint
+from minispec.training import update
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = '--vocab-size 90 --d-model 16 --d-ff 32 --layers 1 --heads 2'.split()
@@ -31,12 +36,16 @@ def succeed(script, *args, **kwargs):
 
 
 def call_here(script, *args, stdin=b''):
-    """The same in this process, which has torch loaded already: for what ends early."""
+    """The same in this process, which has torch loaded already."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding='utf-8') for _ in range(2))
     streams = dict(stdin=io.TextIOWrapper(io.BytesIO(stdin)), stdout=out, stderr=err)
-    with patch.multiple(sys, argv=[script, *map(str, args)], **streams), pytest.raises(SystemExit) as ending:
-        runpy.run_path(str(ROOT / script), run_name='__main__')
-    return ending.value.code, *(stream.buffer.getvalue().decode() for stream in (out, err))
+    code = 0
+    with patch.multiple(sys, argv=[script, *map(str, args)], **streams):
+        try:
+            runpy.run_path(str(ROOT / script), run_name='__main__')
+        except SystemExit as ending:
+            code = ending.code
+    return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
 
 
 def fail(script, *args, stdin=b''):
@@ -180,33 +189,51 @@ def test_a_line_that_is_too_long_is_cut_with_a_warning(pipeline, common):
     assert 'en-de, line 2 is longer than' in err and 'was cut' in err
 
 
-def weights(path):
-    return torch.load(path, weights_only=True)['weights']
+def test_what_is_killed_goes_on_to_the_same_end(tmp_path):
+    """`tests/kill_campaign.py` does this as often as you like."""
+    assert sum(campaign(3, 32, tmp_path).values()) == 3
 
 
-def test_a_killed_run_resumes_to_the_same_weights(pipeline, common, tmp_path):
-    """specialize.py is killed after its second validation, when the files of the first are surely there."""
-    for name in ('base.pt', 'activations.pt'):
-        (tmp_path / name).write_bytes((common[3] / name).read_bytes())
-    run = ['--data', common[1], '--run', tmp_path, '--device', 'cpu']
-    settings = ['--steps', 8, '--eval-every', 2, '--batch-tokens', 400, '--k', 60, '--control', 'random']
-    with subprocess.Popen([sys.executable, str(ROOT / 'specialize.py'), *map(str, run + settings)], stdout=subprocess.PIPE) as process:
-        next(line for line in process.stdout if line.startswith(b'      4 '))
-        process.kill()
-    out = succeed('specialize.py', *run, '--control', 'random', '--resume')
-    assert 'steps=8' in out.splitlines()[0] and 'k=60' in out.splitlines()[0]
-    resumed = weights(tmp_path / 'random.last.pt')
-    assert 'leave 9 out' in fail('specialize.py', *run, '--control', 'random', '--resume', '--steps', 9)
+def test_ctrl_c_says_how_to_go_on(corpus_folder, tmp_path, monkeypatch):
+    """The command that is printed works as it stands, spaces in a path included."""
+    def interrupted_update(*args):
+        signal.raise_signal(signal.SIGINT)
+        return update(*args)
+    flags = ['--data', corpus_folder, '--run', tmp_path / 'my run', '--device', 'cpu', *SMALL, *SHORT]
+    with monkeypatch.context() as patched:
+        patched.setattr(training, 'update', interrupted_update)
+        code, out, err = call_here('train.py', *flags)
+    assert code == 130 and err.startswith('interrupted, and saved after step 1; to go on: python ')
+    words = shlex.split(err.split('to go on: ')[1])
+    assert words[2:] == [*map(str, flags), '--resume']
+    code, out, err = call_here(*words[1:])
+    assert (code, err) == (0, '') and 'wrote' in out.splitlines()[-1]
+    following = shlex.split(out.splitlines()[-1].split('next: ')[1])
+    assert following == ['python', 'profile.py', '--data', str(corpus_folder), '--run', str(tmp_path / 'my run')]
 
-    succeed('specialize.py', *run, *settings)
-    whole = weights(tmp_path / 'random.last.pt')
-    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+def test_a_state_with_broken_settings_is_refused(pipeline, common, tmp_path):
+    content = torch.load(common[3] / 'base.last.pt', weights_only=True)
+    for change in ({'steps': 'many'}, {'lr': float('nan')}, {'dtype': 'float8'}):
+        torch.save(content | {'info': content['info'] | {'settings': content['info']['settings'] | change}}, tmp_path / 'base.last.pt')
+        assert 'base.last.pt is damaged: its settings: argument --' in fail('train.py', *common[:2], '--run', tmp_path, '--resume')
+    del content['info']['settings']['lr']
+    torch.save(content, tmp_path / 'base.last.pt')
+    assert "base.last.pt is damaged: its settings: 'lr'" in fail('train.py', *common[:2], '--run', tmp_path, '--resume')
+
+
+def test_a_specialized_model_is_no_base(pipeline, common, tmp_path):
+    for name in ('specialized.pt', 'activations.pt'):
+        (tmp_path / name.replace('specialized', 'base')).write_bytes((common[3] / name).read_bytes())
+    for script in ('profile.py', 'specialize.py'):
+        assert 'base.pt is no base' in fail(script, *common[:2], '--run', tmp_path)
 
 
 def test_a_finished_run_stays_as_it_is(pipeline, common):
     before = (common[3] / 'base.pt').read_bytes()
-    assert 'steps=12' in succeed('train.py', *common, '--resume').splitlines()[0]
+    assert 'steps=12' in call_here('train.py', *common, '--resume')[1].splitlines()[0]
     assert (common[3] / 'base.pt').read_bytes() == before
+    assert 'leave 9 out' in fail('train.py', *common, '--resume', '--steps', 9)
 
 
 def test_profile_does_not_hide_the_standard_librarys(corpus_folder):
@@ -243,8 +270,10 @@ def test_missing_artifacts_name_the_script_that_makes_them(pipeline, common, cor
     assert 'base.pt is not there; train.py makes it' in fail('profile.py', *empty)
     assert 'base.pt is not there; train.py makes it' in fail('specialize.py', *empty)
     assert 'specialized.pt is not there; specialize.py makes it' in fail('translate.py', *empty, '--test')
-    assert 'base.last.pt is not there; train.py, at its first validation, makes it' in fail('train.py', *empty, '--resume')
+    assert 'base.last.pt is not there; train.py, at its first validation or at Ctrl-C, makes it' in fail('train.py', *empty, '--resume')
     assert 'dense.pt is not there; specialize.py --control dense makes it' in fail('translate.py', *empty, '--test', '--model', 'dense.pt')
+    assert ('specialized.en-de.pt is not there; translate.py --model specialized.pt --slim makes it'
+            in fail('translate.py', *empty, '--test', '--model', 'specialized.en-de.pt'))
     assert not (tmp_path / 'new').exists()
     (tmp_path / 'base.pt').write_bytes((common[3] / 'base.pt').read_bytes())
     assert 'activations.pt is not there; profile.py makes it' in fail('specialize.py', '--data', corpus_folder, '--run', tmp_path)
@@ -263,7 +292,13 @@ def test_wrong_flags_are_one_line(pipeline, common, tmp_path):
     assert '0 is not a percentage' in fail('profile.py', *common, '--k', 0)
     assert '100.5 is not a percentage' in fail('specialize.py', *common, '--k', 100.5)
     assert 'the layers are enc1, dec1' in fail('profile.py', *common, '--layer', 'enc7')
-    assert '--device tpu' in fail('profile.py', *common[:4], '--device', 'tpu')
+    for device in ('tpu', 'hpu', 'meta', 'cuda:99', 'fpga', ''):
+        assert f'--device {device}: this machine has no such device' in fail('profile.py', *common[:4], '--device', device)
+    for split in ('../test', 'a/b', '..', ''):
+        assert 'is not the name of a split' in fail('translate.py', *common, '--test', split)
+    assert 'File name too long' in fail('train.py', '--data', 'x' * 300)
+    assert 'File name too long' in fail('profile.py', *common[:2], '--run', 'x' * 300)
+    assert 'File name too long' in fail('translate.py', *common, '--model', 'x' * 300, '--test')
     assert 'the largest is' in fail('train.py', *common[:2], '--run', tmp_path / 'big', '--vocab-size', 50000)
     assert '--heads 3' in fail('train.py', *common, '--heads', 3)
     for half in ([], ['--src', 'de'], ['--test', '--tgt', 'de']):

@@ -1,12 +1,15 @@
 """The loop: its arithmetic, its checkpoints, and that an interrupted run goes on as if nothing had been."""
 import copy
+import shutil
+import signal
+import sys
 from argparse import Namespace
 
 import pytest
 import torch
 from conftest import make_batch
 
-from minispec import UserError
+from minispec import UserError, training
 from minispec.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from minispec.corpora import Corpus
 from minispec.data import Bitext, read_lines
@@ -154,7 +157,6 @@ def setting(corpus_folder, tmp_path_factory):
             model = Transformer(Config(len(vocabulary), len(tasks), d_model=16, d_ff=32, layers=1, heads=2, dropout=0.2, max_len=32))
             checkpoint = Checkpoint(model, vocabulary, tasks, {'phase': 'base'})
         if stop:  # the n-th evaluation is interrupted
-            from minispec import training
             calls = iter(range(stop))
             original = training.validate
 
@@ -191,11 +193,57 @@ def test_resumed_is_uninterrupted_to_the_last_bit(setting, tmp_path):
         assert fingerprint(whole.model) == fingerprint(parts.model) and whole.info['valid'] == parts.info['valid']
 
 
+@pytest.mark.parametrize('at', [1, 4, 6])
+def test_ctrl_c_saves_and_goes_on_to_the_last_bit(setting, tmp_path, monkeypatch, at):
+    """In the first step, between two validations, or in the step of one; the handler found is put back."""
+    handler, steps = signal.getsignal(signal.SIGINT), iter(range(1, 99))
+
+    def interrupted_update(*args):
+        if next(steps) == at:
+            signal.raise_signal(signal.SIGINT)
+        return update(*args)
+    best = setting(tmp_path / 'whole.pt')
+    with monkeypatch.context() as patch:
+        patch.setattr(training, 'update', interrupted_update)
+        with pytest.raises(KeyboardInterrupt, match=f'saved after step {at}; to go on: python .* --resume'):
+            setting(tmp_path / 'parts.pt')
+    assert signal.getsignal(signal.SIGINT) is handler and load_checkpoint(tmp_path / 'parts.last.pt').info['step'] == at
+    assert setting(tmp_path / 'parts.pt', resume=True) == best
+    for name in ('{}.pt', '{}.last.pt'):
+        whole, parts = (load_checkpoint(tmp_path / name.format(x)) for x in ('whole', 'parts'))
+        assert fingerprint(whole.model) == fingerprint(parts.model) and whole.info['valid'] == parts.info['valid']
+
+
+def test_a_second_ctrl_c_stops_at_once(setting, tmp_path, monkeypatch):
+    def interrupted_update(*args):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    monkeypatch.setattr(training, 'update', interrupted_update)
+    with pytest.raises(KeyboardInterrupt, match='^$'):
+        setting(tmp_path / 'base.pt')
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(setting, tmp_path):
     for name, seed in (('a', 4), ('b', 4), ('c', 5)):
         setting(tmp_path / f'{name}.pt', steps=3, seed=seed)
     a, b, c = (fingerprint(load_checkpoint(tmp_path / f'{name}.pt').model) for name in 'abc')
     assert a == b != c
+
+
+def test_the_terminal_makes_no_difference(setting, tmp_path, monkeypatch):
+    """With a progress bar or without."""
+    for name, terminal in (('a', True), ('b', False)):
+        monkeypatch.setattr(sys.stderr, 'isatty', lambda: terminal)
+        setting(tmp_path / f'{name}.pt', steps=3)
+    a, b = (fingerprint(load_checkpoint(tmp_path / f'{name}.pt').model) for name in 'ab')
+    assert a == b
+
+
+def test_a_training_in_bfloat16_ends_within_2_percent_of_float32(setting, tmp_path):
+    """In validation loss, and with other roundings all the way."""
+    losses = [setting(tmp_path / f'{dtype}.pt', steps=30, dtype=dtype) for dtype in ('float32', 'bfloat16')]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
 
 
 def test_weights_that_blew_up_are_not_kept(setting, tmp_path):
@@ -242,14 +290,35 @@ def test_a_missing_checkpoint_names_the_script_that_makes_it(tmp_path):
         load_checkpoint(tmp_path / 'base.pt')
 
 
-def test_a_failed_write_keeps_the_previous_file(setting, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_previous_file(setting, tmp_path):
+    """A real one, as far as this process can tell: it may not write a file of more than 10,000 bytes."""
+    resource = pytest.importorskip('resource')  # not on Windows
+    setting(tmp_path / 'base.pt', steps=1)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match='^cannot write .*base.pt: File too large$'):
+            setting(tmp_path / 'base.pt', steps=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_place_that_cannot_be_written_keeps_the_previous_file(setting, tmp_path):
+    """No permission would be the usual reason, but nothing is forbidden to the root user of a container."""
     setting(tmp_path / 'base.pt', steps=1)
     before = (tmp_path / 'base.pt').read_bytes()
+    (tmp_path / 'base.pt.part').mkdir()
+    with pytest.raises(UserError, match='^cannot write .*base.pt: '):
+        setting(tmp_path / 'base.pt', steps=1)
+    assert (tmp_path / 'base.pt').read_bytes() == before
 
-    def full(content, path):
-        path.write_bytes(b'half')
-        raise OSError('No space left on device')
-    monkeypatch.setattr(torch, 'save', full)
-    with pytest.raises(UserError, match='cannot write .*base.pt: No space left'):
-        save_checkpoint(tmp_path / 'base.pt', load_checkpoint(tmp_path / 'base.pt'))
-    assert (tmp_path / 'base.pt').read_bytes() == before and not list(tmp_path.glob('*.part'))
+
+def test_a_run_folder_that_vanishes_is_said(setting, tmp_path, monkeypatch):
+    def vanishing(*args):
+        shutil.rmtree(tmp_path / 'run')
+        return validate(*args)
+    monkeypatch.setattr(training, 'validate', vanishing)
+    with pytest.raises(UserError, match='^cannot write .*base.pt: No such file or directory$'):
+        setting(tmp_path / 'run' / 'base.pt', steps=1)

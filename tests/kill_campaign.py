@@ -1,0 +1,96 @@
+"""Kill the four scripts at random moments, run them again, and compare what they leave with an uninterrupted run.
+
+    python tests/kill_campaign.py --kills 50
+
+Nothing may be half-written: after each kill every .pt in the run folder must load. Training goes on with --resume as
+soon as there is something to go on from. What then differs from the uninterrupted run in a single bit is an error.
+"""
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from conftest import write_corpus  # noqa: E402
+
+TRAINING = '--steps 40 --eval-every 2 --batch-tokens 200 --dtype float32'.split()
+SCRIPTS = {  # by name: what it writes first, and its command
+    'train': ('base.last.pt', ['train.py', *'--vocab-size 90 --d-model 16 --d-ff 32 --layers 1 --heads 2'.split(), *TRAINING]),
+    'profile': ('', ['profile.py']),
+    'specialize': ('specialized.last.pt', ['specialize.py', *TRAINING]),
+    'translate': ('', ['translate.py', '--test', '--beam', '1']),
+}
+
+
+def start(name, run, corpus):
+    """Start a script; returns the process and its first line, which it prints when Python and torch are loaded."""
+    state, command = SCRIPTS[name]
+    command = [*command, '--data', corpus, '--run', run, '--device', 'cpu'] + ['--resume'] * (run / state).is_file()
+    process = subprocess.Popen([sys.executable, ROOT / command[0], *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return process, process.stdout.readline()
+
+
+def finish(name, run, corpus):
+    """Run a script to its end; returns the seconds from its first line on."""
+    process, line = start(name, run, corpus)
+    begin = time.monotonic()
+    rest = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, (line + rest).decode()
+    return time.monotonic() - begin
+
+
+def plain(x):
+    """Tensors as lists, and without what differs from run to run: clock and folder."""
+    if isinstance(x, dict):
+        return {key: plain(value) for key, value in x.items() if key not in ('seconds', 'run', 'resume', 'model')}
+    return x.tolist() if isinstance(x, torch.Tensor) else [plain(y) for y in x] if isinstance(x, list) else x
+
+
+def contents(run):
+    """All that the scripts left, by file name."""
+    tensors = {path.name: plain(torch.load(path, weights_only=True)) for path in run.glob('*.pt')}
+    texts = {path.name: path.read_bytes() for path in run.glob('test.specialized/*.txt')}
+    scores = {path.name: plain(json.loads(path.read_text(encoding='utf-8'))) for path in run.glob('*/scores.json')}
+    return tensors | texts | scores
+
+
+def campaign(kills, seed, folder):
+    """Kill so often, each script in turn; AssertionError if anything was lost. Returns the kills of each script."""
+    moments, count = random.Random(seed), dict.fromkeys(SCRIPTS, 0)
+    corpus, whole = write_corpus(folder / 'corpus'), folder / 'whole'
+    seconds = {name: finish(name, whole, corpus) for name in SCRIPTS}
+    expected = contents(whole)
+    while sum(count.values()) < kills:
+        run = folder / f'run{sum(count.values())}'
+        for name in SCRIPTS:
+            for _ in range(min(moments.randint(1, 3), kills - sum(count.values()))):
+                process, _ = start(name, run, corpus)
+                try:
+                    process.wait(moments.uniform(0, seconds[name]))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.communicate()
+                    count[name] += 1
+                contents(run)
+            finish(name, run, corpus)
+        found = contents(run)
+        assert found.keys() == expected.keys(), (found.keys(), expected.keys())
+        assert [name for name in found if found[name] != expected[name]] == []
+        print(f'{run.name}: the same to the last bit; kills until now: {count}', flush=True)
+    return count
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--kills', type=int, default=50)
+    parser.add_argument('--seed', type=int, default=1)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(campaign(args.kills, args.seed, Path(folder)))
