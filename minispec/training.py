@@ -275,5 +275,6 @@ def train(checkpoint, data, valid, path, args):
                 again = shlex.join(['python', *(word for word in sys.argv if word != '--resume'), '--resume'])
                 raise KeyboardInterrupt(f'interrupted, and saved after step {step:,}; to go on: {again}')
     if world > 1:
+        del parallel  # before what it communicates by, or its end can wait for that of the others for ever
         distributed.destroy_process_group()
     return best
