@@ -61,7 +61,7 @@ def main():
 
     start = time.monotonic()
     masks = select(activations[args.count], args.k)  # (N, L, F)
-    print(f'selected in {time.monotonic() - start:.3f} s; no parameter more, {masks.numel() / 8:,.0f} bytes of masks as bits\n'
+    print(f'selected in {time.monotonic() - start:.3f} s; no parameter more, {masks.numel() / 8:,.0f} bytes of masks\n'
           '(how much longer an update takes: target tokens/s of specialize.py, with --control dense and without)')
     iou, chance = overlap(masks)  # (L, N, N)
     shown = [args.layer] if args.layer else [layers[n - 1], layers[-1]]

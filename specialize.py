@@ -29,7 +29,7 @@ def arguments():
     parser.add_argument('--k-encoder', type=cli.percentage, help='k of the encoder (default: --k); 100: all of it')
     parser.add_argument('--k-decoder', type=cli.percentage, help='k of the decoder (default: --k); 100: all of it')
     parser.add_argument('--control', choices=['neurons', 'dense', 'random', 'swapped', 'shared'], default='neurons',
-                        help="which neurons a direction has: its own, all, as many random ones, another direction's, or "
+                        help="which neurons a direction has: its own, all, as many random ones, another's, or "
                              'those that all directions together use most')
     return parser.parse_args(), parser
 

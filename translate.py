@@ -27,7 +27,8 @@ def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
     parser.add_argument('--model', default='specialized.pt', help='checkpoint: a path, or a name in --run')
     parser.add_argument('--beam', type=cli.positive(int), default=5, help='hypotheses side by side; 1 is greedy')
-    parser.add_argument('--length-penalty', type=cli.length_penalty, default=1.0, help='divide scores by length to this power')
+    parser.add_argument('--length-penalty', type=cli.length_penalty, default=1.0,
+                        help='divide scores by length to this power')
     parser.add_argument('--src', help='language to translate from')
     parser.add_argument('--tgt', help='language to translate into')
     text = parser.add_argument_group('to translate text')

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 
 from minispec import UserError
-from minispec.checkpoint import make_folder, read, write
+from minispec.checkpoint import check, make_folder, read, write
 from minispec.model import PAD
 from minispec.vocabulary import EOS
 
@@ -98,9 +98,11 @@ def load_pieces(paths, vocabulary, cache):
     made_of = digest.hexdigest()
 
     def build(content):
-        if content['made_of'] != made_of:
+        pieces, lengths = content['pieces'], content['lengths']
+        check(pieces, torch.empty(1 + sum(int(of_file.sum()) for of_file in lengths), dtype=torch.int32, device='meta'))
+        if content['made_of'] != made_of or pieces.min() < 0 or pieces.max() >= len(vocabulary):
             raise ValueError
-        return content['pieces'], content['lengths']
+        return pieces, lengths
 
     with contextlib.suppress(UserError):  # not there, damaged, or made of something else: all the same
         return read(cache, 'text', '', build)
@@ -113,7 +115,7 @@ def load_pieces(paths, vocabulary, cache):
 class Bitext:
     """The sentence pairs of one split, all directions together.
 
-    A pair is three numbers: its two lines, and its task. All lines of all files are numbered through, and lie end to end
+    A pair is three numbers: its two lines and its task. All lines of all files are numbered through, and lie end to end
     in the tensor `pieces`, each file once, however many directions use it: `start` and `length` say where.
     """
 

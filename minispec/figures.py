@@ -115,8 +115,8 @@ def print_layers(layers, tasks, masks, iou, chance):
             line += ' {:.2f} {:.2f} {:.2f} {:.2f} {:.2f} '.format(*quartiles)
             line += f' {pairs.mean():.2f}    {chance[layer, a, b].mean():.2f}'
         print(line)
-    print('IoU: pairs of directions with the same target (encoder: of source languages) or the same source (decoder: of\n'
-          'target languages).')
+    print('IoU: pairs of directions with the same target (encoder: of source languages) or the same source (decoder:\n'
+          'of target languages).')
 
 
 def print_families(layers, tasks, sizes, pieces, iou, chance):
@@ -208,7 +208,7 @@ def print_ablation(tasks, excess):
 
     Row by row a direction's neurons; column by column the loss of each direction, less what random neurons cost it.
     """
-    print('\nValidation loss, in thousandths, when neurons of the direction on the left that few others have are silent,\n'
+    print('\nValidation loss, in thousandths, when neurons of the direction on the left that few others have are off,\n'
           'less that when as many random ones of its own are')
     print_matrix(tasks, 1000 * excess)
     own = torch.eye(len(tasks), dtype=torch.bool)
@@ -262,7 +262,7 @@ def draw_ablation(folder, tasks, excess):
 
 
 def draw_overlap_by_layer(folder, layers, tasks, iou, chance):
-    """Figure 2 as a picture: a box for each layer, from the first to the third quartile of the pairs `compared` there."""
+    """Figure 2 as a picture: a box for each layer, from the first to the third quartile of the pairs `compared`."""
     figure, axes = new_figure()
     pairs = [compared(tasks, name) for name in layers]
     axes.boxplot([iou[layer, a, b].tolist() for layer, (a, b) in enumerate(pairs)], whis=(0, 100))

@@ -83,7 +83,7 @@ class FeedForward(nn.Module):
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout, which on a CPU draws its random numbers one by one: 11% of a training step. Here one number in 64 bits
+    """nn.Dropout, which on a CPU draws random numbers one by one: 11% of a training step. Here one number in 64 bits
     serves four values: 3%. So p is rounded down to a multiple of 2^-16: 0.1 to 0.09999."""
 
     def forward(self, x):
@@ -150,7 +150,7 @@ class LayerCache:
         self.values = torch.cat([self.values, values], dim=2)
 
     def select(self, rows, sentences):
-        """Keep these rows of the target's, in this order: hypotheses that go on; and these sentences of the source's."""
+        """Keep these rows of the target's, in this order: hypotheses that go on; and these sentences of the source."""
         self.keys, self.values = self.keys[rows], self.values[rows]
         if len(sentences) < len(self.src_keys):  # seldom, and the source's are the larger
             self.src_keys, self.src_values = self.src_keys[sentences], self.src_values[sentences]
@@ -233,7 +233,7 @@ class Transformer(nn.Module):
         return nn.functional.linear(x, self.embedding.weight)
 
     def forward(self, src, tgt, task):
-        """The decoder's output (n, D) at the n tokens of tgt[:, 1:] that are not PAD, row after row, given those before.
+        """The decoder's output (n, D) at the n tokens of tgt[:, 1:] that are not PAD, each given those before it.
 
         src (B, S) and tgt (B, T + 1) are rows <tag> pieces </s> PAD ..., task (B,) indexes `masks`. `project` makes
         scores of it. Padding is not projected at all: the vocabulary's product is the largest of the model.

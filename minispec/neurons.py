@@ -34,7 +34,7 @@ def record(model, batches):
     def listen(layer):
         def count(module, inputs, h):  # h (B, T, F), the ReLU's output
             real = src != PAD if layer < L // 2 else tgt[:, 1:] != PAD  # (B, T)
-            # The sign of a ReLU's output is 1 where the neuron is active, else 0; summing bools takes ten times as long.
+            # The sign of a ReLU's output is 1 where it is active, else 0; summing bools takes ten times as long.
             active = (real[:, None].to(h.dtype) @ h.sign()).squeeze(1)  # (B, 1, T) (B, T, F) -> (B, F), in positions
             for name, found in (('token', active), ('sentence', active > 0),  # (B, F)
                                 ('positions', real.sum(1)), ('sentences', real.any(1))):  # (B,)

@@ -191,8 +191,8 @@ def sweep_cost(args):
             line(f'ordinary, d_ff {load_checkpoint(other).model.config.d_ff}', other, row['other'])
         line(name, path, row['BLEU'], against(row))
     print('seconds: for 100 lines; difference: in BLEU, with its 95% interval and the number of directions won, tied\n'
-          f'and lost. The ordinary ones were trained for {steps:,} updates from the start; that of the width of the base\n'
-          'is the base trained on (`dense`).')
+          f'and lost. The ordinary ones were trained for {steps:,} updates from the start; that of the width of the\n'
+          'base is the base trained on (`dense`).')
     lines = {control: ([widths[k] for k in widths], [rows[points.index((k, control))]['BLEU'] for k in widths])
              for control in ('neurons', 'random')}
     lines['ordinary'] = [*widths.values(), model.config.d_ff], [rows[0]['other'], rows[2]['other'], rows[4]['other']]

@@ -147,7 +147,7 @@ def update(model, optimizer, batches, dtype):
         if not loss.isfinite():
             token_task = task[:, None].expand_as(real)[real]  # (n,)
             raise Diverged(token_task[~each.isfinite()].unique().tolist())
-        (loss * (world / tokens)).backward()  # DistributedDataParallel takes the mean over processes: this makes it a sum
+        (loss * (world / tokens)).backward()  # DistributedDataParallel takes the mean of processes; this, the sum
         total += loss.detach() / tokens
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -176,7 +176,7 @@ def validate(model, data, batch_tokens, dtype=torch.float32):
 
 @contextlib.contextmanager
 def noting_ctrl_c():
-    """A list into which a first Ctrl-C puts something, instead of breaking off what goes on; a second one breaks it off."""
+    """A list into which a first Ctrl-C puts something instead of breaking off what goes on; a second one breaks off."""
     noted = []
     if threading.current_thread() is not threading.main_thread():  # others cannot have Ctrl-C
         yield noted
@@ -204,7 +204,7 @@ def train(checkpoint, data, valid, path, args):
     make_folder(path.parent)
     model, tasks, device = checkpoint.model, checkpoint.tasks, pick_device(args.device)
     model.to(device)
-    args.dtype = str(pick_dtype(args.dtype, model, next(valid.in_order(args.batch_tokens))))[6:]  # for a resumed run too
+    args.dtype = str(pick_dtype(args.dtype, model, next(valid.in_order(args.batch_tokens))))[6:]  # resumed runs take it
     parallel = model
     if distributed.is_torchelastic_launched():  # by torchrun
         if device.type == 'cuda':

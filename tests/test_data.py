@@ -100,7 +100,7 @@ def test_a_language_with_its_region(tmp_path):
     assert [path.name for path in corpus.files('train', 'pt_BR-en')] == ['train.pt_BR', 'train.en']
     vocabulary = Vocabulary.train(['a b c d'] * 9, 12, corpus.languages)
     assert all(map(vocabulary.has_tag, corpus.languages)) and not vocabulary.has_tag('pt')
-    src, tgt, _ = next(Bitext(corpus, 'train', ['pt_BR-en'], vocabulary, 64).in_order(64))
+    src, tgt, _ = next(Bitext(corpus, 'train', ['pt_BR-en'], vocabulary, 64, tmp_path).in_order(64))
     assert (src[0, 0], tgt[0, 0]) == (vocabulary.tag('pt_BR'), vocabulary.tag('en'))
     for name in ('train.pt-BR', 'train.en-pt-BR.en', 'train.en-pt-BR.pt-BR', 'train.pt-BR.en'):
         (tmp_path / f'{name}.gz').write_bytes(b'')
