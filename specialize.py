@@ -3,7 +3,7 @@
     RUN/base.pt + RUN/activations.pt  ->  RUN/specialized.pt     (--control neurons, the method)
     RUN/base.pt                       ->  RUN/dense.pt           (--control dense: the base, simply trained on)
     RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt          (--control random: as many neurons, drawn by chance)
-                                          RUN/swapped.pt         (--control swapped: another direction's neurons)
+                                          RUN/swapped.pt         (--control swapped: the reverse direction's)
                                           RUN/shared.pt          (--control shared: the same for all, plain pruning)
 
 All share the base, the batches and their order, the schedule and the number of updates (unless --patience ends one

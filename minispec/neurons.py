@@ -84,7 +84,7 @@ def shuffled(masks, seed):
 def swapped(masks):
     """The `swapped` control: each task gets the neurons of the task half a list away, so that none keeps its own.
 
-    With English first, as a corpus lists its directions, that is one with other languages on both sides.
+    As a corpus lists its directions, from English first, that is the reverse direction: en-de gets those of de-en.
     """
     return masks.roll(len(masks) // 2, dims=0)
 
