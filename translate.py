@@ -99,7 +99,7 @@ def save_slim(checkpoint, path, args):
     save_checkpoint(saved, slimmed)
     before, after = (sum(p.numel() for p in model.parameters()) for model in (checkpoint.model, slimmed.model))
     print(f'wrote {saved} with {after:,} parameters of {before:,}; next: ' + cli.command(
-        'translate.py', '--run', args.run, '--model', saved.name, '--src', args.src, '--tgt', args.tgt))
+        'translate.py', '--run', args.run, '--model', saved, '--src', args.src, '--tgt', args.tgt))
 
 
 def translate_text(checkpoint, args):
@@ -121,7 +121,10 @@ def score_test(checkpoint, path, args):
     if other and not set(directions) <= set(other.tasks):
         raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, '
                         f'not all of {", ".join(directions)}')
-    corpus = open_corpus(args.data)
+    corpus, averaged = open_corpus(args.data), {}
+    if not args.src:
+        averaged = scoring.groups({direction: sum(1 for _ in read_lines(corpus.files('train', direction)[0]))
+                                   for direction in directions})
     test = {direction: read_pair(*corpus.files(args.test, direction)) for direction in directions}
     start = time.monotonic()
 
@@ -130,8 +133,6 @@ def score_test(checkpoint, path, args):
                 for direction, (sources, _) in tqdm(test.items(), unit='direction', disable=None)}
 
     hypotheses, others = translations(checkpoint), translations(other) if other else None
-    sizes = {direction: sum(1 for _ in read_lines(corpus.files('train', direction)[0])) for direction in directions}
-    averaged = {} if args.src else scoring.groups(sizes)
     rows, means, signatures = scoring.score({direction: references for direction, (_, references) in test.items()},
                                             hypotheses, others, averaged, args.seed)
     content = {'model': str(path), 'compare': args.compare, 'split': args.test, 'beam': args.beam,

@@ -39,7 +39,7 @@ def make_folder(path):
 
 def write(path, content):
     """Save text, bytes, or a dict of tensors and plain values as `path`, in a folder that exists: all, or nothing."""
-    temporary = path.with_name(path.name + '.part')
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.part')  # another script may write the same file now
     try:
         with temporary.open('wb') as file:
             if isinstance(content, dict):
@@ -50,10 +50,11 @@ def write(path, content):
             os.fsync(file.fileno())  # or the new name could outlive a power cut, and the content not
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         cause = error if isinstance(error, OSError) else error.__context__  # torch raises its own when it meets one
-        raise UserError(f'cannot write {path}: {cause.strerror}')
+        raise UserError(f'cannot write {path}: {getattr(cause, "strerror", None) or error}')
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # if it still has this name
 
 
 def read(path, kind, made_by, build):
@@ -163,10 +164,11 @@ def check_training(content, model):
     """ValueError unless `content` has what `cli.resume` and `training.train` need to go on with this model."""
     moments = {i: {'step': torch.zeros(()), 'exp_avg': p.detach(), 'exp_avg_sq': p.detach()}
                for i, p in enumerate(model.parameters())}
-    numbers = {'pairs': 0, 'step': 0, 'best': 0.0, 'best_step': 0, 'seconds': 0.0}
-    check(content, {'info': {'settings': {}}, 'training': {**numbers, 'optimizer': {'state': moments}}})
+    numbers = {'text': '', 'step': 0, 'best': 0.0, 'best_step': 0, 'seconds': 0.0}
+    check(content, {'info': {'settings': {'steps': 0}}, 'training': {**numbers, 'optimizer': {'state': moments}}})
     training = content['training']
-    if not (0 <= training['best_step'] <= training['step'] and training['best'] >= 0 and training['seconds'] >= 0):
+    if not (0 <= training['best_step'] <= training['step'] <= content['info']['settings']['steps']
+            and training['best'] >= 0 and training['seconds'] >= 0):
         raise ValueError
     for moment in training['optimizer']['state'].values():
         if moment['step'] != training['step'] or (moment['exp_avg_sq'] < 0).any():

@@ -57,10 +57,10 @@ def add_selection_flags(result):
 
 
 def positive(kind):
-    """An argparse type: a number of this kind above 0."""
+    """An argparse type: a number of this kind above 0, an int of at most 32 bits."""
     def convert(text):
         value = kind(text)
-        if not 0 < value < math.inf:
+        if not 0 < value < (2 ** 31 if kind is int else math.inf):
             raise ValueError
         return value
     convert.__name__ = f'positive {kind.__name__}'
@@ -133,7 +133,7 @@ def run(main):
     if os.environ.get('RANK', '0') != '0':  # torchrun started several of us: the first speaks for all
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')
     for stream in (sys.stdout, sys.stderr):  # Windows would write its code page to a file or a pipe
-        stream.reconfigure(encoding='utf-8', line_buffering=True)
+        stream.reconfigure(encoding='utf-8', errors='backslashreplace', line_buffering=True)
     try:
         main()
     except KeyboardInterrupt as stop:

@@ -88,7 +88,10 @@ def encode_files(paths, vocabulary):
 
 
 def load_pieces(paths, vocabulary, cache):
-    """What `encode_files` returns: read from the file `cache` if it was made of this text, else made and kept there."""
+    """What `encode_files` returns: read from the file `cache` if it was made of this text, else made and kept there.
+
+    And before it, a fingerprint of text and vocabulary.
+    """
     digest = hashlib.sha256(vocabulary.proto)
     for path in paths:
         with opened(path) as file:
@@ -102,14 +105,14 @@ def load_pieces(paths, vocabulary, cache):
         check(pieces, torch.empty(1 + sum(int(of_file.sum()) for of_file in lengths), dtype=torch.int32, device='meta'))
         if content['made_of'] != made_of or pieces.min() < 0 or pieces.max() >= len(vocabulary):
             raise ValueError
-        return pieces, lengths
+        return made_of, pieces, lengths
 
     with contextlib.suppress(UserError):  # not there, damaged, or made of something else: all the same
         return read(cache, 'text', '', build)
     pieces, lengths = encode_files(paths, vocabulary)
     make_folder(cache.parent)
     write(cache, {'kind': 'text', 'made_of': made_of, 'pieces': pieces, 'lengths': lengths})
-    return pieces, lengths
+    return made_of, pieces, lengths
 
 
 class Bitext:
@@ -128,7 +131,7 @@ class Bitext:
                                   for direction in directions])  # (N, 2)
         files = [corpus.files(split, direction) for direction in directions]
         paths = list(dict.fromkeys(path for pair in files for path in pair))
-        self.pieces, lengths = load_pieces(paths, vocabulary, Path(folder) / f'{split}.text.pt')
+        self.made_of, self.pieces, lengths = load_pieces(paths, vocabulary, Path(folder) / f'{split}.text.pt')
         self.length = torch.cat(lengths)  # (lines of all files,)
         self.start = self.length.cumsum(0) - self.length  # (lines of all files,)
         numbers = dict(zip(paths, torch.arange(len(self.length)).split([len(of_file) for of_file in lengths])))

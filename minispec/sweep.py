@@ -38,20 +38,22 @@ def arguments():
 
 
 def run(args, script, folder, name, *flags):
-    """Run a script on `folder` unless its log NAME.log is there: it ended well."""
+    """Run a script on `folder` unless its log NAME.log is there: it ended well, if with the same flags."""
     log = folder / f'{name}.log'
+    own = {'train': args.train, 'specialize': args.specialize}.get(script, '')
+    flags = ['--run', folder, '--data', args.data, '--device', args.device, '--seed', args.seed, *shlex.split(own), *flags]
+    command = cli.command(f'{script}.py', *flags)  # of equal flags the last one counts
     if log.exists():
+        if log.read_text(encoding='utf-8').split('\n')[0] != command:
+            raise UserError(f'{log} was made by another command than {command}; take another --run, or delete it')
         return
     make_folder(folder)
-    own = {'train': args.train, 'specialize': args.specialize}.get(script, '')
     resume = ['--resume'] if (folder / f'{name}.last.pt').exists() else []
-    command = [sys.executable, SCRIPTS / f'{script}.py', '--run', folder, '--data', args.data, '--device', args.device,
-               '--seed', args.seed, *shlex.split(own), *flags, *resume]  # of equal flags the last one counts
-    done = subprocess.run([str(part) for part in command], capture_output=True, encoding='utf-8',
-                          env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'})
+    done = subprocess.run([sys.executable, str(SCRIPTS / f'{script}.py'), *map(str, flags), *resume], encoding='utf-8',
+                          capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'})
     if done.returncode:
         raise UserError(f'{script}.py in {folder}: {(done.stderr.splitlines() or ["it was killed"])[-1]}')
-    write(log, done.stdout)
+    write(log, f'{command}\n{done.stdout}')
     print(f'{time.strftime("%H:%M")} {log.relative_to(args.run)}')
 
 
@@ -158,7 +160,7 @@ def sweep_cost(args):
 
     def wide(width):
         folder = train_base(args, 'wide', '--d-ff', 2 * width)
-        counts = load_activations(folder / 'activations.pt')['token']
+        counts = load_activations(folder / 'activations.pt', load_checkpoint(folder / 'base.pt'))['token']
         k = min(range(1, 101), key=lambda k: abs(mean_kept(counts, k) - width))
         return k, specialize(args, folder, 'wide', 'neurons', '--k', k)
 
@@ -170,7 +172,7 @@ def sweep_cost(args):
                                           partial(specialize, args, base, 'base', 'dense'))
     info = load_checkpoint(dense).info
     steps = info['settings']['steps'] + info['base']['settings']['steps']
-    counts = load_activations(base / 'activations.pt')['token']
+    counts = load_activations(base / 'activations.pt', load_checkpoint(base / 'base.pt'))['token']
     widths = {k: round(mean_kept(counts, k)) for k in (50, 70)}
     points = [(k, control) for k in widths for control in ('neurons', 'random')]
     narrow = {k: partial(ordinary, width, steps) for k, width in widths.items()}

@@ -101,7 +101,7 @@ class SmoothedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, targets, smoothing=0.1):
         """x (n, D), weight (V, D), targets (n,). Returns the loss of all tokens together, and of each (n,)."""
-        losses, grad_x, grad_weight = [], torch.empty_like(x), torch.zeros_like(weight)
+        losses, grad_x, grad_weight = [], torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
         for rows, right, grad in zip(x.split(512), targets[:, None].split(512), grad_x.split(512)):
             log_p = (rows @ weight.T).float().log_softmax(-1)  # (512, V)
             own = log_p.gather(1, right).squeeze(1)  # (512,)
@@ -109,9 +109,9 @@ class SmoothedCrossEntropy(torch.autograd.Function):
             by_scores = log_p.exp_().sub_(smoothing / log_p.size(1))  # (512, V), in the memory of log_p
             by_scores = by_scores.scatter_add_(1, right, log_p.new_full(right.shape, smoothing - 1)).to(x.dtype)
             torch.mm(by_scores, weight, out=grad)  # (512, D)
-            grad_weight.addmm_(by_scores.T, rows)  # (V, D)
+            grad_weight += by_scores.T @ rows  # (V, D), summed in float32 whatever the precision of the product
         each = torch.cat(losses)
-        ctx.save_for_backward(grad_x, grad_weight)
+        ctx.save_for_backward(grad_x, grad_weight.to(weight.dtype))
         ctx.mark_non_differentiable(each)
         return each.sum(), each
 
@@ -220,8 +220,8 @@ def train(checkpoint, data, valid, path, args):
     step, best, best_step, seconds = 0, float('inf'), 0, 0.0
     if state := checkpoint.training:
         step, best, best_step, seconds = state['step'], state['best'], state['best_step'], state['seconds']
-        if state['pairs'] != len(data):
-            raise UserError(f'--resume: the run began with {state["pairs"]:,} training pairs, not {len(data):,}')
+        if state['text'] != data.made_of:
+            raise UserError('--resume: the training text is not that of the run that was interrupted; start anew')
         optimizer.load_state_dict({**optimizer.state_dict(), 'state': state['optimizer']['state']})
     order = islice(data.epochs(args.batch_tokens, args.temperature, args.seed), step * args.accumulate, None)
 
@@ -267,12 +267,13 @@ def train(checkpoint, data, valid, path, args):
                 window, loss_sum, token_sum = time.monotonic(), 0.0, 0
             elif not stop:
                 continue
-            state = {'pairs': len(data), 'step': step, 'best': best, 'best_step': best_step,
+            state = {'text': data.made_of, 'step': step, 'best': best, 'best_step': best_step,
                      'seconds': time.monotonic() - start, 'optimizer': optimizer.state_dict()}
             if rank == 0:
                 save_checkpoint(path.with_suffix('.last.pt'), checkpoint._replace(info=info, training=state))
             if stop:
-                again = shlex.join(['python', *(word for word in sys.argv if word != '--resume'), '--resume'])
+                launcher = ['torchrun', f'--nproc-per-node={world}', '--'] if world > 1 else ['python']
+                again = shlex.join([*launcher, *(word for word in sys.argv if word != '--resume'), '--resume'])
                 raise KeyboardInterrupt(f'interrupted, and saved after step {step:,}; to go on: {again}')
     if world > 1:
         del parallel  # before what it communicates by, or its end can wait for that of the others for ever

@@ -26,7 +26,7 @@ def sound(tmp_path_factory):
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     optimizer.step()
-    training = {'pairs': 9, 'step': 1, 'best': 2.0, 'best_step': 1, 'seconds': 3.0, 'optimizer': optimizer.state_dict()}
+    training = {'text': 'x', 'step': 1, 'best': 2.0, 'best_step': 1, 'seconds': 3.0, 'optimizer': optimizer.state_dict()}
     info = {'phase': 'base', 'settings': {'steps': 5}}
     save_checkpoint(path, Checkpoint(model, vocabulary, ['en-de', 'de-en'], info, training))
     return path.read_bytes()
@@ -131,9 +131,10 @@ def drop(*keys):
     change('tasks', to=[1, 2]),
     change('vocabulary', to=torch.zeros(1, dtype=torch.uint8).expand(10 ** 12)),
     change('training', to={}),
-    *(drop('training', key) for key in ('pairs', 'step', 'best', 'best_step', 'seconds', 'optimizer')),
+    *(drop('training', key) for key in ('text', 'step', 'best', 'best_step', 'seconds', 'optimizer')),
     change('training', 'step', to='1'),
     change('training', 'step', to=-1),
+    change('info', 'settings', 'steps', to=0),
     change('training', 'best', to=float('nan')),
     change('training', 'best_step', to=2),
     change('training', 'seconds', to=float('nan')),

@@ -171,7 +171,7 @@ def test_a_corrupted_or_missing_download_leaves_nothing_behind(mirror, tmp_path,
     del mirror['val.de.gz']
     with pytest.raises(UserError, match='cannot download .*val.de.gz'):
         open_corpus('multi30k')
-    assert 'val.de.gz' not in {path.name.removesuffix('.part') for path in (tmp_path / 'data' / 'multi30k').iterdir()}
+    assert not list((tmp_path / 'data' / 'multi30k').glob('val.de.gz*'))
     mirror['val.de.gz'] = good
     (tmp_path / 'data' / 'multi30k' / 'train.de.gz').write_bytes(b'damaged later')  # is fetched again
     assert open_corpus('multi30k').directions == ['en-de', 'de-en']

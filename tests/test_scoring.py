@@ -16,7 +16,7 @@ def test_scores_and_p_are_those_of_sacrebleu(monkeypatch):
     _, results = PairedTest([('bad', BAD), ('good', GOOD)], {'BLEU': BLEU()}, [REFERENCES], 'bs', SAMPLES)()
     before, after = results['BLEU']
     row = score({'en-de': REFERENCES}, {'en-de': GOOD}, {'en-de': BAD}, {}, seed=7)[0]['en-de']
-    assert row['BLEU'] == after.score != row['other'] == before.score and row['p'] == after.p_value
+    assert row['BLEU'] == after.score != row['other'] == before.score and row['p'] == after.p_value <= row['p_two_sided']
     assert row['low'] < row['difference'] < row['high']
 
 
@@ -24,7 +24,7 @@ def test_a_tie_is_not_significant_and_has_no_interval():
     rows, means, _ = score({'en-de': REFERENCES, 'en-fr': REFERENCES}, {'en-de': GOOD, 'en-fr': GOOD},
                            {'en-de': GOOD, 'en-fr': GOOD}, {'all': ['en-de', 'en-fr']}, seed=1)
     for row in (rows['en-de'], means['all']):
-        assert (row['difference'], row['low'], row['high'], row['p']) == (0, 0, 0, 1)
+        assert (row['difference'], row['low'], row['high'], row['p'], row['p_two_sided']) == (0, 0, 0, 1, 1)
     assert verdicts(rows) == {'wins': 0, 'ties': 2, 'losses': 0, 'up': 0, 'down': 0}
 
 

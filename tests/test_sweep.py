@@ -31,7 +31,9 @@ def test_a_script_that_ended_well_is_not_run_again(args):
     calls = (args.run / 'calls').read_text(encoding='utf-8').splitlines()
     assert [json.loads(call) for call in calls] == [
         ['--data', 'd', '--device', 'cpu', '--seed', '3', '--steps', '9', '--vocab-size', '70', '--steps', '5']]
-    assert (args.run / 'base.log').read_text(encoding='utf-8') == 'wrote\n'
+    assert (args.run / 'base.log').read_text(encoding='utf-8').splitlines()[1:] == ['wrote']
+    with pytest.raises(UserError, match='base.log was made by another command'):
+        sweep.run(args, 'train', args.run, 'base', '--steps', 6)
 
 
 def test_a_training_that_broke_off_is_resumed(args):
