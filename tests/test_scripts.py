@@ -147,7 +147,7 @@ def test_one_direction_is_scored_alone(pipeline, common):
 def test_a_model_does_not_differ_from_itself(pipeline, common):
     out = succeed('translate.py', *common, '--test', '--model', 'dense.pt', '--compare', 'dense.pt', '--beam', 1)
     rows = [line.split() for line in out.splitlines() if line.startswith(('en-', 'de-', 'fr-'))]
-    assert len(rows) == 4 and all(row[-5:] == ['+0.00', '+0.00', '+0.00', '1.000', '1.000'] for row in rows)
+    assert len(rows) == 4 and all(row[-6:] == ['+0.00', '+0.00', '+0.00', '1.000', '1.000', '1.000'] for row in rows)
     assert '0 wins, 4 ties, 0 losses' in out
 
 
