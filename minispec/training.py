@@ -43,6 +43,16 @@ def processes():
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
+def join_processes(model, device):
+    """The model as torchrun's processes train it together; without torchrun, the model itself."""
+    if not distributed.is_torchelastic_launched():
+        return model
+    if device.type == 'cuda':
+        torch.cuda.set_device(device)  # nccl works on the current one
+    distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+    return DistributedDataParallel(model)
+
+
 def summed(numbers):
     """The sum of a tensor over all processes."""
     if distributed.is_initialized():
@@ -204,17 +214,13 @@ def train(checkpoint, data, valid, path, args):
     make_folder(path.parent)
     model, tasks, device = checkpoint.model, checkpoint.tasks, pick_device(args.device)
     model.to(device)
-    args.dtype = str(pick_dtype(args.dtype, model, next(valid.in_order(args.batch_tokens))))[6:]  # resumed runs take it
-    parallel = model
-    if distributed.is_torchelastic_launched():  # by torchrun
-        if device.type == 'cuda':
-            torch.cuda.set_device(device)  # nccl works on the current one
-        distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
-        parallel = DistributedDataParallel(model)
-        chosen = [args.dtype]
-        distributed.broadcast_object_list(chosen)  # each measured by itself; the first's holds
-        args.dtype, = chosen
-    (rank, world), dtype = processes(), getattr(torch, args.dtype)
+    chosen = [pick_dtype(args.dtype, model, next(valid.in_order(args.batch_tokens)))]
+    parallel = join_processes(model, device)
+    rank, world = processes()
+    if world > 1:
+        distributed.broadcast_object_list(chosen)  # each has measured by itself; the first's holds
+    dtype, = chosen
+    args.dtype = str(dtype)[6:]  # for a resumed run, too
     # No weight decay: it would move the weights of neurons that are off, whose gradient is exactly 0.
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
     step, best, best_step, seconds = 0, float('inf'), 0, 0.0
@@ -275,7 +281,7 @@ def train(checkpoint, data, valid, path, args):
                 launcher = ['torchrun', f'--nproc-per-node={world}', '--'] if world > 1 else ['python']
                 again = shlex.join([*launcher, *(word for word in sys.argv if word != '--resume'), '--resume'])
                 raise KeyboardInterrupt(f'interrupted, and saved after step {step:,}; to go on: {again}')
-    if world > 1:
+    if distributed.is_initialized():
         del parallel  # before what it communicates by, or its end can wait for that of the others for ever
         distributed.destroy_process_group()
     return best

@@ -214,7 +214,7 @@ def test_ctrl_c_says_how_to_go_on(corpus_folder, tmp_path, monkeypatch):
 
 def test_a_state_with_broken_settings_is_refused(pipeline, common, tmp_path):
     content = torch.load(common[3] / 'base.last.pt', weights_only=True)
-    for change in ({'steps': 'many'}, {'lr': float('nan')}, {'dtype': 'float8'}):
+    for change in ({'accumulate': 'many'}, {'lr': float('nan')}, {'dtype': 'float8'}):
         torch.save(content | {'info': content['info'] | {'settings': content['info']['settings'] | change}}, tmp_path / 'base.last.pt')
         assert 'base.last.pt is damaged: its settings: argument --' in fail('train.py', *common[:2], '--run', tmp_path, '--resume')
     del content['info']['settings']['lr']
