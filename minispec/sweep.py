@@ -1,11 +1,13 @@
-"""The paper's two sweeps and one of ours. Each is one command that takes up to half an hour on two cores:
+"""The paper's two sweeps and two of ours. Each is one command that takes up to half an hour on two cores:
 
-    python -m minispec.sweep k       Fig. 4: what specializing gains over `dense`, and random neurons do, against k
-    python -m minispec.sweep depth   Fig. 3: base, dense and specialized models of 1, 2 and 3 layers
-    python -m minispec.sweep cost    at equal cost of inference: specialized models against ordinary ones of their width
+    python -m minispec.sweep controls   the method and all its controls, at k = 95 and k = 50
+    python -m minispec.sweep k          Fig. 4: what its own neurons, or random ones, gain over `dense`, against k
+    python -m minispec.sweep depth      Fig. 3: base, dense and specialized models of 1, 2 and 3 layers
+    python -m minispec.sweep cost       at equal cost of inference: specialized models against ordinary ones
 
-The four scripts do the work, two at a time, in subfolders of RUN/SWEEP-seedN. Each leaves its log when it has ended
-well, and is then not run again: after an interruption, the same command goes on, and a training with --resume.
+The four scripts do the work, two at a time, in subfolders of RUN/sweep-seedN, which all sweeps of a seed share. Each
+leaves its log when it has ended well, and is then not run again: after an interruption, the same command goes on, and
+a training with --resume.
 """
 import json
 import os
@@ -31,9 +33,9 @@ SCRIPTS = Path(__file__).resolve().parent.parent
 
 def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
-    parser.add_argument('sweep', choices=['k', 'depth', 'cost'])
+    parser.add_argument('sweep', choices=['controls', 'k', 'depth', 'cost'])
     parser.add_argument('--train', default='', help="flags for train.py, as '--d-ff 512 --steps 9000'")
-    parser.add_argument('--specialize', default='--steps 1500', help='flags for specialize.py')
+    parser.add_argument('--specialize', default='--steps 1000', help='flags for specialize.py')
     return parser.parse_args()
 
 
@@ -41,8 +43,9 @@ def run(args, script, folder, name, *flags):
     """Run a script on `folder` unless its log NAME.log is there: it ended well, if with the same flags."""
     log = folder / f'{name}.log'
     own = {'train': args.train, 'specialize': args.specialize}.get(script, '')
-    flags = ['--run', folder, '--data', args.data, '--device', args.device, '--seed', args.seed, *shlex.split(own), *flags]
-    command = cli.command(f'{script}.py', *flags)  # of equal flags the last one counts
+    flags = ['--run', folder, '--data', args.data, '--device', args.device, '--seed', args.seed,
+             *shlex.split(own), *flags]  # of equal ones the last counts
+    command = cli.command(f'{script}.py', *flags)
     if log.exists():
         if log.read_text(encoding='utf-8').split('\n')[0] != command:
             raise UserError(f'{log} was made by another command than {command}; take another --run, or delete it')
@@ -65,23 +68,30 @@ def train_base(args, name, *flags):
     return folder
 
 
-def specialize(args, base, name, control, *flags):
-    """Train on from the base in folder `base`, in a folder of this name; returns the checkpoint's path."""
-    folder = Path(args.run) / name
-    make_folder(folder)
-    for file in ('base.pt', 'activations.pt') if folder != base else ():
-        shutil.copy(base / file, folder)
+def specialize(args, base, control, k=None):
+    """Train on from the base in folder `base`, `dense` there and all else in BASE-CONTROLK; returns the path.
+
+    A folder of its own for each, because two may be at work at once, and a copy of what the base has encoded.
+    """
+    folder, flags = base, ['--control', control]
+    if control != 'dense':
+        folder = base.with_name(f'{base.name}-{control}{k}')
+        flags += ['--k', k]
+        make_folder(folder)
+        for file in 'base.pt', 'activations.pt', 'train.text.pt', 'valid.text.pt':
+            shutil.copy(base / file, folder)
     stem = 'specialized' if control == 'neurons' else control
-    run(args, 'specialize', folder, stem, '--control', control, *flags)
+    run(args, 'specialize', folder, stem, *flags)
     return folder / f'{stem}.pt'
 
 
 def score(args, path, other=None):
-    """Mean scores on the test split, greedy, and where `other` is a checkpoint, differences to it and verdicts."""
-    run(args, 'translate', path.parent, f'test.{path.stem}', '--test', '--beam', 1, '--model', path.name,
-        *(['--compare', other.resolve()] if other else []))
-    found = json.loads((path.parent / f'test.{path.stem}' / 'scores.json').read_text(encoding='utf-8'))
-    return {**found['means']['all'], **found.get('verdicts', {})}
+    """Mean scores on the test split, greedy, {name: row}; with `other`, a checkpoint, `all` has verdicts as well."""
+    folder = path.parent / f'over-{other.parent.name}' if other else path.parent
+    run(args, 'translate', folder, f'test.{path.stem}', '--test', '--beam', 1, '--model', path,
+        *(['--compare', other] if other else []))
+    found = json.loads((folder / f'test.{path.stem}' / 'scores.json').read_text(encoding='utf-8'))
+    return found['means'] | {'all': found['means']['all'] | found.get('verdicts', {})}
 
 
 def together(*jobs):
@@ -111,113 +121,129 @@ def slim_cost(args, path):
 
 def against(row):
     """A row of `score` as text: the difference to the other system, its 95% interval, wins, ties and losses."""
-    return '{difference:+6.2f} {low:+6.2f} {high:+6.2f}  {wins:>2} {ties:>2} {losses:>2}'.format(**row)
+    return '{difference:+6.2f}  {low:+6.2f} {high:+6.2f}  {wins:>3} {ties:>4} {losses:>4}'.format(**row)
+
+
+AGAINST = '  BLEU    95% interval  won tied lost'  # over `against`
+
+
+def sweep_controls(args):
+    base = train_base(args, 'base')
+    points = [(k, control) for k in (95, 50) for control in ('neurons', 'random', 'swapped', 'shared')]
+    dense, *paths = together(partial(specialize, args, base, 'dense'),
+                             *(partial(specialize, args, base, control, k) for k, control in points))
+    systems = {'base': base / 'base.pt', 'dense': dense}
+    systems |= {f'{control} {k}': path for (k, control), path in zip(points, paths)}
+    rows = together(*(partial(score, args, path, None if path == dense else dense)
+                      for path in systems.values()))
+    print(f'\n{"":10}   loss  over dense:{AGAINST[6:]}  BLEU: ' + '  '.join(f'{mean:>5}' for mean in rows[0]))
+    for (name, path), means in zip(systems.items(), rows):
+        difference = '' if path == dense else against(means['all'])
+        each = '  '.join(f'{row["BLEU"]:{max(5, len(mean))}.2f}' for mean, row in means.items())
+        print(f'{name:10}  {loss(path):.3f}  {difference:{len(AGAINST)}}        {each}')
 
 
 def sweep_k(args):
-    ks, controls = [30, 40, 50, 60, 70, 80, 90, 95], ['neurons', 'random']
+    ks, controls = [30, 40, 50, 70, 95], ['neurons', 'random']
     base = train_base(args, 'base')
     points = [(k, control) for k in ks for control in controls]
-    dense, *paths = together(lambda: specialize(args, base, 'base', 'dense'),
-                             *(partial(specialize, args, base, f'k{k}', control, '--k', k) for k, control in points))
-    rows = dict(zip(points, together(*(partial(score, args, path, dense) for path in paths))))
+    dense, *paths = together(partial(specialize, args, base, 'dense'),
+                             *(partial(specialize, args, base, control, k) for k, control in points))
+    rows = [row['all'] for row in together(*(partial(score, args, path, dense) for path in paths))]
     parameters, seconds = slim_cost(args, dense)
-    print(f'\ndense: BLEU {rows[95, "neurons"]["other"]:.2f}, loss {loss(dense):.3f}, {parameters:,.0f} parameters.\n'
-          'gain: in BLEU over dense, with its 95% interval and the number of directions won, tied and lost\n\n'
-          '     neurons off    slim model            neurons                          random\n'
-          ' k  least mean most  parameters  speed   gain   95% interval  won   loss   gain   95% interval  won   loss')
-    for k in ks:
-        path, random = (paths[points.index((k, control))] for control in controls)
+    print(f'\ndense: BLEU {rows[0]["other"]:.2f}, loss {loss(dense):.3f}, {parameters:,.0f} parameters; '
+          'the others over it:\n\n'
+          f'             neurons off       slim model\n'
+          f' k           least mean most   parameters  speed   loss {AGAINST}')
+    for (k, control), path, row in zip(points, paths, rows):
         off = figures.sparsity(load_checkpoint(path).model.masks)  # (N, L)
         size, time_taken = slim_cost(args, path)
-        print(f'{k:2}   {off.min():.2f} {off.mean():.2f} {off.max():.2f}  {size:10,.0f}  {seconds / time_taken:4.2f}x '
-              f'{against(rows[k, "neurons"])}  {loss(path):.3f} {against(rows[k, "random"])}  {loss(random):.3f}')
-    return {control: (ks, [rows[k, control]['difference'] for k in ks]) for control in controls}, 'k', 'BLEU over dense'
+        print(f'{k:2}  {control:7}   {off.min():.2f} {off.mean():.2f} {off.max():.2f}   {size:10,.0f}  '
+              f'{seconds / time_taken:4.2f}x  {loss(path):.3f} {against(row)}')
+    return {control: (ks, [row['difference'] for (_, own), row in zip(points, rows) if own == control])
+            for control in controls}, 'k', 'BLEU over dense'
 
 
 def sweep_depth(args):
+    base = train_base(args, 'base')
+    own_layers = load_checkpoint(base / 'base.pt').model.config.layers
+
     def work(layers):
-        base = train_base(args, f'layers{layers}', '--layers', layers)
-        dense, own = (specialize(args, base, base.name, control) for control in ('dense', 'neurons'))
-        rows = score(args, base / 'base.pt'), score(args, dense), score(args, own, dense)
-        return rows, (loss(base / 'base.pt'), loss(dense), loss(own))
+        folder = base if layers == own_layers else train_base(args, f'layers{layers}', '--layers', layers)
+        dense, own = specialize(args, folder, 'dense'), specialize(args, folder, 'neurons', 70)
+        paths = folder / 'base.pt', dense, own
+        rows = [score(args, path, None if path == dense else dense)['all'] for path in paths]
+        return rows, [loss(path) for path in paths]
 
     depths = [1, 2, 3]
     found = together(*(partial(work, layers) for layers in depths))
-    print('\n        base          dense         specialized   over dense: BLEU and its 95% interval, directions\n'
-          'layers   BLEU  loss    BLEU  loss    BLEU  loss   won, tied and lost')
+    print('\n        base          dense         neurons, k = 70\n'
+          f'layers  BLEU   loss   BLEU   loss   BLEU   loss  over dense:\n{"":48}{AGAINST}')
     for layers, (rows, losses) in zip(depths, found):
         each = '  '.join(f'{row["BLEU"]:5.2f} {value:.3f} ' for row, value in zip(rows, losses))
-        print(f'{layers:6}  {each}  {against(rows[-1])}')
+        print(f'{layers:6}  {each} {against(rows[-1])}')
     lines = {name: (depths, [rows[i]['BLEU'] for rows, _ in found])
-             for i, name in enumerate(('base', 'dense', 'specialized'))}
+             for i, name in enumerate(('base', 'dense', 'neurons, k = 70'))}
     return lines, 'layers', 'BLEU'
+
+
+def mean_kept(folder, k):
+    """How many neurons of a layer k keeps on average, by what was recorded in a folder."""
+    counts = load_activations(folder / 'activations.pt', load_checkpoint(folder / 'base.pt'))['token']
+    return select(counts, k).sum(-1).double().mean().item()
 
 
 def sweep_cost(args):
     base = train_base(args, 'base')
-    model = load_checkpoint(base / 'base.pt').model
-
-    def wide(width):
-        folder = train_base(args, 'wide', '--d-ff', 2 * width)
-        counts = load_activations(folder / 'activations.pt', load_checkpoint(folder / 'base.pt'))['token']
-        k = min(range(1, 101), key=lambda k: abs(mean_kept(counts, k) - width))
-        return k, specialize(args, folder, 'wide', 'neurons', '--k', k)
-
-    def ordinary(width, steps):
-        run(args, 'train', Path(args.run) / f'd_ff{width}', 'base', '--d-ff', width, '--steps', steps)
-        return Path(args.run) / f'd_ff{width}' / 'base.pt'
-
-    (wide_k, wide_path), dense = together(partial(wide, model.config.d_ff),
-                                          partial(specialize, args, base, 'base', 'dense'))
+    width = load_checkpoint(base / 'base.pt').model.config.d_ff
+    dense, wide = together(partial(specialize, args, base, 'dense'),
+                           partial(train_base, args, 'wide', '--d-ff', 2 * width))
     info = load_checkpoint(dense).info
     steps = info['settings']['steps'] + info['base']['settings']['steps']
-    counts = load_activations(base / 'activations.pt', load_checkpoint(base / 'base.pt'))['token']
-    widths = {k: round(mean_kept(counts, k)) for k in (50, 70)}
-    points = [(k, control) for k in widths for control in ('neurons', 'random')]
-    narrow = {k: partial(ordinary, width, steps) for k, width in widths.items()}
-    paths = together(*narrow.values(), *(partial(specialize, args, base, f'k{k}', control, '--k', k)
-                                         for k, control in points))
-    narrow, paths = dict(zip(widths, paths)), dict(zip(points, paths[len(widths):]))
-    systems = [(f'{control}, k = {k}', path, narrow[k]) for (k, control), path in paths.items()]
-    systems.append((f'neurons, k = {wide_k}, of twice the width', wide_path, dense))
-    rows = together(*(partial(score, args, path, other) for _, path, other in systems))
-    print(f'\n{"":37}  parameters  seconds   BLEU   loss  difference to the ordinary one above')
 
-    def line(name, path, bleu, difference=''):
-        parameters, seconds = slim_cost(args, path)
-        print(f'{name:37}  {parameters:10,.0f}  {seconds:7.2f}  {bleu:5.2f}  {loss(path):.3f}  {difference}')
+    def ordinary(width):
+        folder = Path(args.run) / f'd_ff{width}'
+        run(args, 'train', folder, 'base', '--d-ff', width, '--steps', steps)
+        return folder / 'base.pt'
 
-    for i, ((name, path, other), row) in enumerate(zip(systems, rows)):
-        if i % 2 == 0:  # random comes after neurons, and is compared with the same
-            line(f'ordinary, d_ff {load_checkpoint(other).model.config.d_ff}', other, row['other'])
-        line(name, path, row['BLEU'], against(row))
-    print('seconds: for 100 lines; difference: in BLEU, with its 95% interval and the number of directions won, tied\n'
-          f'and lost. The ordinary ones were trained for {steps:,} updates from the start; that of the width of the\n'
-          'base is the base trained on (`dense`).')
-    lines = {control: ([widths[k] for k in widths], [rows[points.index((k, control))]['BLEU'] for k in widths])
-             for control in ('neurons', 'random')}
-    lines['ordinary'] = [*widths.values(), model.config.d_ff], [rows[0]['other'], rows[2]['other'], rows[4]['other']]
-    lines['of twice the width'] = [model.config.d_ff], [rows[4]['BLEU']]
-    return lines, 'neurons of each layer, on average', 'BLEU'
+    def trio(width, train, base, k, kind=''):
+        """An ordinary system and two of its cost: (name, that of the one it is compared with, what trains it) each."""
+        name = f'ordinary, d_ff {width}'
+        return [(name, None, train), *((f'{control}{kind}, k = {k}', name, partial(specialize, args, base, control, k))
+                                       for control in ('neurons', 'random'))]
 
-
-def mean_kept(counts, k):
-    """How many neurons of a layer k keeps on average."""
-    return select(counts, k).sum(-1).double().mean().item()
+    narrow = {k: round(mean_kept(base, k)) for k in (50, 70)}
+    wide_k = min(range(1, 101), key=lambda k: abs(mean_kept(wide, k) - width))
+    systems = [*(system for k in narrow for system in trio(narrow[k], partial(ordinary, narrow[k]), base, k)),
+               *trio(width, lambda: dense, wide, wide_k, ' of twice the width')]
+    paths = dict(zip((name for name, *_ in systems), together(*(train for *_, train in systems))))
+    rows = together(*(partial(score, args, paths[name], paths.get(other)) for name, other, _ in systems))
+    print(f'\n{"":36}  parameters  seconds   BLEU   loss  over the ordinary one:\n{"":69}{AGAINST}')
+    lines = {}
+    for (name, other, _), row in zip(systems, rows):
+        size, seconds = slim_cost(args, paths[name])
+        print(f'{name:36}  {size:10,.0f}  {seconds:7.2f}  {row["all"]["BLEU"]:5.2f}  {loss(paths[name]):.3f} '
+              + (against(row['all']) if other else ''))
+        xs, ys = lines.setdefault(name.split(',')[0], ([], []))
+        xs.append(size)
+        ys.append(row['all']['BLEU'])
+    print(f'parameters: of one direction alone; seconds: it takes for 100 lines. All saw {steps:,} updates; the\n'
+          'ordinary one of the width of the base is the base trained on (`dense`).')
+    return lines, 'parameters of one direction alone', 'BLEU'
 
 
 def main():
     args = arguments()
     cli.print_settings(args)
     open_corpus(args.data)  # written or downloaded here, and not by two scripts at once
-    args.run = Path(args.run) / f'{args.sweep}-seed{args.seed}'
+    args.run = Path(args.run) / f'sweep-seed{args.seed}'
     start = time.monotonic()
-    lines, x, y = {'k': sweep_k, 'depth': sweep_depth, 'cost': sweep_cost}[args.sweep](args)
-    try:
-        print('drew ' + ', '.join(map(str, figures.draw_lines(args.run, args.sweep, lines, x, y))))
-    except UserError as error:
-        print(f'no picture: {error}')
+    sweeps = {'controls': sweep_controls, 'k': sweep_k, 'depth': sweep_depth, 'cost': sweep_cost}
+    if curves := sweeps[args.sweep](args):
+        try:
+            print('drew ' + ', '.join(map(str, figures.draw_lines(args.run, args.sweep, *curves))))
+        except UserError as error:
+            print(f'no picture: {error}')
     print(f'took {(time.monotonic() - start) / 60:.1f} min, all of it in {args.run}')
 
 

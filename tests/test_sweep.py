@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 
 from minispec import UserError, sweep
 
@@ -49,24 +50,25 @@ def test_a_training_that_broke_off_is_resumed(args):
 def test_the_table_of_k_stands_beside_what_was_measured(args, monkeypatch, capsys):
     """Folders, compared systems and columns, with made-up measurements: neurons gain k / 10 and random half of it."""
     monkeypatch.setattr(sweep, 'train_base', lambda args, name, *flags: args.run / name)
-    monkeypatch.setattr(sweep, 'specialize', lambda args, base, name, control, *flags: Path(name, control, *map(str, flags)))
-    monkeypatch.setattr(sweep, 'slim_cost', lambda args, path: (1000, 2.0) if path.name == 'dense' else (int(path.name), 1.0))
-    monkeypatch.setattr(sweep, 'loss', lambda path: 1.5 if 'dense' in path.parts else 0.5 + ('random' in path.parts))
+    monkeypatch.setattr(sweep, 'specialize', lambda args, base, control, k=100: Path(control, str(k)))
+    monkeypatch.setattr(sweep, 'slim_cost', lambda args, path: (1000 + int(path.name), 200 / int(path.name)))
+    monkeypatch.setattr(sweep, 'loss', lambda path: 0.5 + ('random' in path.parts))
     monkeypatch.setattr(sweep, 'load_checkpoint', lambda path: Namespace(model=Namespace(masks=sweep_masks())))
 
     def score(args, path, other):
-        assert other == Path('base', 'dense') and path.parts[0] == f'k{path.name}'
+        assert other == Path('dense', '100')
         gain = int(path.name) / (10 if 'neurons' in path.parts else 20)
-        return {'difference': gain, 'low': gain - 1, 'high': gain + 1, 'wins': 1, 'ties': 2, 'losses': 3, 'other': 30.0}
+        return {'all': {'difference': gain, 'low': gain - 1, 'high': gain + 1, 'wins': 1, 'ties': 2, 'losses': 3,
+                        'other': 30.0}}
 
     monkeypatch.setattr(sweep, 'score', score)
     lines, *_ = sweep.sweep_k(args)
     assert lines['neurons'][0][0] == 30 and lines['neurons'][1][0] == 3 and lines['random'][1][-1] == 4.75
-    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('30 '))
-    assert row.split() == ['30', '0.25', '0.38', '0.50', '30', '2.00x', '+3.00', '+2.00', '+4.00', '1', '2', '3', '0.500',
-                           '+1.50', '+0.50', '+2.50', '1', '2', '3', '1.500']
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith('50 ')]
+    assert rows == [
+        ['50', 'neurons', '0.25', '0.38', '0.50', '1,050', '0.50x', '0.500', '+5.00', '+4.00', '+6.00', '1', '2', '3'],
+        ['50', 'random', '0.25', '0.38', '0.50', '1,050', '0.50x', '1.500', '+2.50', '+1.50', '+3.50', '1', '2', '3']]
 
 
 def sweep_masks():
-    import torch
     return torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0]]]).bool()  # (N=1, L=2, F=4): 1/4 and 1/2 off
