@@ -26,7 +26,7 @@ from minispec.training import pick_device
 def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
     parser.add_argument('--model', default='specialized.pt', help='checkpoint: a path, or a name in --run')
-    parser.add_argument('--beam', type=cli.positive(int), default=5, help='hypotheses side by side; 1 is greedy')
+    parser.add_argument('--beam', type=cli.positive_int, default=5, help='hypotheses side by side; 1 is greedy')
     parser.add_argument('--length-penalty', type=cli.length_penalty, default=1.0,
                         help='divide scores by length to this power')
     parser.add_argument('--src', help='language to translate from')
@@ -123,8 +123,7 @@ def score_test(checkpoint, path, args):
                         f'not all of {", ".join(directions)}')
     corpus, averaged = open_corpus(args.data), {}
     if not args.src:
-        averaged = scoring.groups({direction: sum(1 for _ in read_lines(corpus.files('train', direction)[0]))
-                                   for direction in directions})
+        averaged = scoring.groups(corpus.sizes(directions))
     test = {direction: read_pair(*corpus.files(args.test, direction)) for direction in directions}
     start = time.monotonic()
 

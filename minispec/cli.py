@@ -9,6 +9,25 @@ from minispec import UserError
 from minispec.checkpoint import load_state
 
 
+def number(kind, what, accepts):
+    """An argparse type: a number of this kind that `accepts`; the error says that a text is not `what`."""
+    def convert(text):
+        value = kind(text)
+        if not accepts(value):
+            raise ValueError
+        return value
+    convert.__name__ = what  # argparse says: invalid WHAT value: 'TEXT'
+    return convert
+
+
+positive_int = number(int, 'positive int', lambda x: 0 < x < 2 ** 31)
+positive_float = number(float, 'positive float', lambda x: 0 < x < math.inf)
+seed = number(int, 'seed (0 ... 4294967295)', lambda x: 0 <= x < 2 ** 32)
+percentage = number(float, 'percentage (above 0, up to 100)', lambda x: 0 < x <= 100)
+probability = number(float, 'probability (0 or more, below 1)', lambda x: 0 <= x < 1)
+length_penalty = number(float, 'length penalty (-10 ... 10)', lambda x: -10 <= x <= 10)
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the default of each flag that has one."""
 
@@ -36,16 +55,16 @@ def parser(description):
 
 def add_training_flags(result):
     """The flags of the loop that train.py and specialize.py share."""
-    result.add_argument('--steps', type=positive(int), default=2000, help='updates of the weights')
-    result.add_argument('--batch-tokens', type=positive(int), default=512, help='padded positions in a batch')
-    result.add_argument('--accumulate', type=positive(int), default=1, help='batches in an update')
-    result.add_argument('--lr', type=positive(float), default=3e-3, help='highest learning rate')
-    result.add_argument('--temperature', type=positive(float), default=1.5,
+    result.add_argument('--steps', type=positive_int, default=2000, help='updates of the weights')
+    result.add_argument('--batch-tokens', type=positive_int, default=512, help='padded positions in a batch')
+    result.add_argument('--accumulate', type=positive_int, default=1, help='batches in an update')
+    result.add_argument('--lr', type=positive_float, default=3e-3, help='highest learning rate')
+    result.add_argument('--temperature', type=positive_float, default=1.5,
                         help="of sampling directions: 1 takes the data as it is, 5, the paper's, evens it out")
     result.add_argument('--dtype', choices=['auto', 'float32', 'bfloat16'], default='auto',
                         help='of matrix products; auto takes bfloat16 where it measures as faster')
-    result.add_argument('--eval-every', type=positive(int), default=500, help='updates between two validations')
-    result.add_argument('--patience', type=positive(int), default=10, help='validations without a new best that end it')
+    result.add_argument('--eval-every', type=positive_int, default=500, help='updates between two validations')
+    result.add_argument('--patience', type=positive_int, default=10, help='validations without a new best that end it')
     result.add_argument('--resume', action='store_true', help='go on with the interrupted run, with its settings')
 
 
@@ -54,45 +73,6 @@ def add_selection_flags(result):
     result.add_argument('--k', type=percentage, default=70.0, help="%% of a layer's activity that kept neurons carry")
     result.add_argument('--count', choices=['token', 'sentence'], default='token',
                         help="what a neuron's activity is: the positions, or the sentences, in which it fires")
-
-
-def positive(kind):
-    """An argparse type: a number of this kind above 0, an int of at most 32 bits."""
-    def convert(text):
-        value = kind(text)
-        if not 0 < value < (2 ** 31 if kind is int else math.inf):
-            raise ValueError
-        return value
-    convert.__name__ = f'positive {kind.__name__}'
-    return convert
-
-
-def length_penalty(text):
-    value = float(text)
-    if not -10 <= value <= 10:
-        raise argparse.ArgumentTypeError(f'{text} is not a length penalty in -10 ... 10')
-    return value
-
-
-def seed(text):
-    value = int(text)
-    if not 0 <= value < 2 ** 32:
-        raise argparse.ArgumentTypeError(f'{text} is not a seed in 0 ... {2 ** 32 - 1}')
-    return value
-
-
-def probability(text):
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not a probability in [0, 1)')
-    return value
-
-
-def percentage(text):
-    value = float(text)
-    if not 0 < value <= 100:
-        raise argparse.ArgumentTypeError(f'{text} is not a percentage in (0, 100]')
-    return value
 
 
 def print_settings(args):

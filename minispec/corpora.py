@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from minispec import UserError, phrasebook
 from minispec.checkpoint import make_folder, write
+from minispec.data import read_lines
 
 SPLITS = {'train': ('train',), 'valid': ('valid', 'val'), 'test': ('test', 'test_2016_flickr')}  # the names files use
 
@@ -82,6 +83,12 @@ class Corpus:
                     return found
         raise UserError(f'{self.folder} has no {split} text for {direction}; name it {split}.{direction}.{src} and '
                         f'{split}.{direction}.{tgt}, or {split}.{src} and {split}.{tgt}')
+
+    def sizes(self, directions):
+        """How many training pairs each direction has, the empty and the long ones included; a file is read once."""
+        sources = [self.files('train', direction)[0] for direction in directions]
+        lines = {path: sum(1 for _ in read_lines(path)) for path in set(sources)}
+        return {direction: lines[path] for direction, path in zip(directions, sources)}
 
     def _file(self, name):
         return next((path for path in (self.folder / name, self.folder / f'{name}.gz') if path.is_file()), None)
