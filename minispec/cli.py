@@ -1,5 +1,6 @@
 """What the four scripts' command lines share: flags with one meaning and one default, and errors of one line."""
 import argparse
+import contextlib
 import math
 import os
 import shlex
@@ -10,22 +11,21 @@ from minispec.checkpoint import load_state
 
 
 def number(kind, what, accepts):
-    """An argparse type: a number of this kind that `accepts`; the error says that a text is not `what`."""
+    """An argparse type: a number of this kind that `accepts`; of other text the error says that it is not `what`."""
     def convert(text):
-        value = kind(text)
-        if not accepts(value):
-            raise ValueError
-        return value
-    convert.__name__ = what  # argparse says: invalid WHAT value: 'TEXT'
+        with contextlib.suppress(ValueError):
+            if accepts(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f'{text} is not a {what}')
     return convert
 
 
-positive_int = number(int, 'positive int', lambda x: 0 < x < 2 ** 31)
-positive_float = number(float, 'positive float', lambda x: 0 < x < math.inf)
-seed = number(int, 'seed (0 ... 4294967295)', lambda x: 0 <= x < 2 ** 32)
-percentage = number(float, 'percentage (above 0, up to 100)', lambda x: 0 < x <= 100)
-probability = number(float, 'probability (0 or more, below 1)', lambda x: 0 <= x < 1)
-length_penalty = number(float, 'length penalty (-10 ... 10)', lambda x: -10 <= x <= 10)
+positive_int = number(int, 'whole number from 1 to 2147483647', lambda x: 1 <= x < 2 ** 31)
+positive_float = number(float, 'number above 0', lambda x: 0 < x < math.inf)
+seed = number(int, 'seed in 0 ... 4294967295', lambda x: 0 <= x < 2 ** 32)
+percentage = number(float, 'percentage in (0, 100]', lambda x: 0 < x <= 100)
+probability = number(float, 'probability in [0, 1)', lambda x: 0 <= x < 1)
+length_penalty = number(float, 'length penalty in -10 ... 10', lambda x: -10 <= x <= 10)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

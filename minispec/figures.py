@@ -221,7 +221,7 @@ def new_figure():
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError('--plot needs matplotlib: python -m pip install matplotlib')
+        raise UserError('pictures need matplotlib: python -m pip install matplotlib')
     figure = Figure(figsize=(7, 5), layout='constrained')
     return figure, figure.subplots()
 

@@ -5,9 +5,9 @@
     python -m minispec.sweep depth      Fig. 3: base, dense and specialized models of 1, 2 and 3 layers
     python -m minispec.sweep cost       at equal cost of inference: specialized models against ordinary ones
 
-The four scripts do the work, two at a time, in subfolders of RUN/sweep-seedN, which all sweeps of a seed share. Each
-leaves its log when it has ended well, and is then not run again: after an interruption, the same command goes on, and
-a training with --resume.
+The four scripts do the work, two at a time, in subfolders of RUN/sweep-seedN, which all sweeps of a seed share: run
+them one after the other. Each script leaves a log, and once it has ended well is not run again: after an interruption,
+the same command goes on, and a training with --resume.
 """
 import json
 import os
@@ -34,26 +34,33 @@ SCRIPTS = Path(__file__).resolve().parent.parent
 def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
     parser.add_argument('sweep', choices=['controls', 'k', 'depth', 'cost'])
-    parser.add_argument('--train', default='', help="flags for train.py, as '--d-ff 512 --steps 9000'")
-    parser.add_argument('--specialize', default='--steps 1000', help='flags for specialize.py')
+    parser.add_argument('--train', type=shlex.split, default='',
+                        help="flags for train.py, as '--d-ff 512 --steps 9000'")
+    parser.add_argument('--specialize', type=shlex.split, default='--steps 1000',
+                        help='flags for specialize.py, but those that select neurons')
     return parser.parse_args()
 
 
 def run(args, script, folder, name, *flags):
-    """Run a script on `folder` unless its log NAME.log is there: it ended well, if with the same flags."""
+    """Run a script on `folder`, unless its log NAME.log says that it has ended well.
+
+    The log is the command and, at the end, what the script printed. UserError if it is that of another command.
+    """
     log = folder / f'{name}.log'
-    own = {'train': args.train, 'specialize': args.specialize}.get(script, '')
-    flags = ['--run', folder, '--data', args.data, '--device', args.device, '--seed', args.seed,
-             *shlex.split(own), *flags]  # of equal ones the last counts
+    flags = [*{'train': args.train, 'specialize': args.specialize}.get(script, []), '--run', folder,
+             '--data', args.data, '--device', args.device, '--seed', args.seed, *flags]  # of equal ones the last counts
     command = cli.command(f'{script}.py', *flags)
-    if log.exists():
-        if log.read_text(encoding='utf-8').split('\n')[0] != command:
-            raise UserError(f'{log} was made by another command than {command}; take another --run, or delete it')
+    begun, _, printed = log.read_text(encoding='utf-8').partition('\n') if log.exists() else (command, '', '')
+    if begun != command:
+        raise UserError(f'{log} was made by another command than {command}; take another --run, or delete {args.run}')
+    if printed:
         return
     make_folder(folder)
+    write(log, f'{command}\n')
     resume = ['--resume'] if (folder / f'{name}.last.pt').exists() else []
-    done = subprocess.run([sys.executable, str(SCRIPTS / f'{script}.py'), *map(str, flags), *resume], encoding='utf-8',
-                          capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'})
+    done, = together(partial(  # in a thread of its own: in the main one, Ctrl-C would kill the script before it saves
+        subprocess.run, [sys.executable, str(SCRIPTS / f'{script}.py'), *map(str, flags), *resume], encoding='utf-8',
+        capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'}))
     if done.returncode:
         raise UserError(f'{script}.py in {folder}: {(done.stderr.splitlines() or ["it was killed"])[-1]}')
     write(log, f'{command}\n{done.stdout}')
@@ -62,25 +69,23 @@ def run(args, script, folder, name, *flags):
 
 def train_base(args, name, *flags):
     """A base, and what profile.py records in it; returns its folder."""
-    folder = Path(args.run) / name
+    folder = args.run / name
     run(args, 'train', folder, 'base', *flags)
     run(args, 'profile', folder, 'profile')
     return folder
 
 
 def specialize(args, base, control, k=None):
-    """Train on from the base in folder `base`, `dense` there and all else in BASE-CONTROLK; returns the path.
-
-    A folder of its own for each, because two may be at work at once, and a copy of what the base has encoded.
-    """
+    """Train on from the base in folder `base`, `dense` there and all else in BASE-CONTROLK; returns the path."""
+    stem = 'specialized' if control == 'neurons' else control
     folder, flags = base, ['--control', control]
     if control != 'dense':
         folder = base.with_name(f'{base.name}-{control}{k}')
         flags += ['--k', k]
         make_folder(folder)
-        for file in 'base.pt', 'activations.pt', 'train.text.pt', 'valid.text.pt':
-            shutil.copy(base / file, folder)
-    stem = 'specialized' if control == 'neurons' else control
+        if not (folder / f'{stem}.last.pt').exists():  # from there on, it goes on without them
+            for file in base / 'base.pt', base / 'activations.pt', *base.glob('*.text.pt'):
+                shutil.copy(file, folder)
     run(args, 'specialize', folder, stem, *flags)
     return folder / f'{stem}.pt'
 
@@ -96,7 +101,7 @@ def score(args, path, other=None):
 
 def together(*jobs):
     """Call these functions, two at a time; returns what they return."""
-    with ThreadPoolExecutor(min(2, os.cpu_count())) as pool:
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda job: job(), jobs))
 
 
@@ -107,16 +112,17 @@ def loss(path):
 
 
 def slim_cost(args, path):
-    """Parameters of a checkpoint's slim models, on average, and the seconds the first one takes for 100 lines."""
+    """Parameters of a checkpoint's slim models, on average, and the seconds the first takes for 100 lines of test."""
     model, vocabulary, tasks, *_ = load_checkpoint(path)
-    models = [model.slim(task) for task in range(len(tasks))]
+    sizes = [sum(p.numel() for p in model.slim(task).parameters()) for task in range(len(tasks))]
+    model = model.slim(0)
     lines = list(islice(read_lines(open_corpus(args.data).files('test', tasks[0])[0]), 100))
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        translate(models[0], vocabulary, lines, tasks[0], 0, 1, 1.0)
+        translate(model, vocabulary, lines, tasks[0], 0, 1, 1.0)
         seconds.append(time.perf_counter() - start)
-    return sum(p.numel() for one in models for p in one.parameters()) / len(tasks), min(seconds)
+    return sum(sizes) / len(sizes), min(seconds)
 
 
 def against(row):
@@ -124,7 +130,7 @@ def against(row):
     return '{difference:+6.2f}  {low:+6.2f} {high:+6.2f}  {wins:>3} {ties:>4} {losses:>4}'.format(**row)
 
 
-AGAINST = '  BLEU    95% interval  won tied lost'  # over `against`
+AGAINST = '  BLEU   95% interval  won tied lost'  # over `against`
 
 
 def sweep_controls(args):
@@ -136,7 +142,8 @@ def sweep_controls(args):
     systems |= {f'{control} {k}': path for (k, control), path in zip(points, paths)}
     rows = together(*(partial(score, args, path, None if path == dense else dense)
                       for path in systems.values()))
-    print(f'\n{"":10}   loss  over dense:{AGAINST[6:]}  BLEU: ' + '  '.join(f'{mean:>5}' for mean in rows[0]))
+    names = '  '.join(f'{mean:>5}' for mean in rows[0])
+    print(f'\n{"":19}over dense:{"":33}BLEU:\n{"":13}loss  {AGAINST}        {names}')
     for (name, path), means in zip(systems.items(), rows):
         difference = '' if path == dense else against(means['all'])
         each = '  '.join(f'{row["BLEU"]:{max(5, len(mean))}.2f}' for mean, row in means.items())
@@ -153,7 +160,7 @@ def sweep_k(args):
     parameters, seconds = slim_cost(args, dense)
     print(f'\ndense: BLEU {rows[0]["other"]:.2f}, loss {loss(dense):.3f}, {parameters:,.0f} parameters; '
           'the others over it:\n\n'
-          f'             neurons off       slim model\n'
+          '             neurons off       slim model\n'
           f' k           least mean most   parameters  speed   loss {AGAINST}')
     for (k, control), path, row in zip(points, paths, rows):
         off = figures.sparsity(load_checkpoint(path).model.masks)  # (N, L)
@@ -178,7 +185,7 @@ def sweep_depth(args):
     depths = [1, 2, 3]
     found = together(*(partial(work, layers) for layers in depths))
     print('\n        base          dense         neurons, k = 70\n'
-          f'layers  BLEU   loss   BLEU   loss   BLEU   loss  over dense:\n{"":48}{AGAINST}')
+          f'layers  BLEU   loss   BLEU   loss   BLEU   loss  over dense:\n{"":49}{AGAINST}')
     for layers, (rows, losses) in zip(depths, found):
         each = '  '.join(f'{row["BLEU"]:5.2f} {value:.3f} ' for row, value in zip(rows, losses))
         print(f'{layers:6}  {each} {against(rows[-1])}')
@@ -187,10 +194,10 @@ def sweep_depth(args):
     return lines, 'layers', 'BLEU'
 
 
-def mean_kept(folder, k):
-    """How many neurons of a layer k keeps on average, by what was recorded in a folder."""
+def kept(folder):
+    """A function of k: how many neurons of a layer it keeps on average, by what was recorded in a folder."""
     counts = load_activations(folder / 'activations.pt', load_checkpoint(folder / 'base.pt'))['token']
-    return select(counts, k).sum(-1).double().mean().item()
+    return lambda k: select(counts, k).sum(-1).double().mean().item()
 
 
 def sweep_cost(args):
@@ -202,7 +209,7 @@ def sweep_cost(args):
     steps = info['settings']['steps'] + info['base']['settings']['steps']
 
     def ordinary(width):
-        folder = Path(args.run) / f'd_ff{width}'
+        folder = args.run / f'd_ff{width}'
         run(args, 'train', folder, 'base', '--d-ff', width, '--steps', steps)
         return folder / 'base.pt'
 
@@ -212,13 +219,14 @@ def sweep_cost(args):
         return [(name, None, train), *((f'{control}{kind}, k = {k}', name, partial(specialize, args, base, control, k))
                                        for control in ('neurons', 'random'))]
 
-    narrow = {k: round(mean_kept(base, k)) for k in (50, 70)}
-    wide_k = min(range(1, 101), key=lambda k: abs(mean_kept(wide, k) - width))
+    of_base, of_wide = kept(base), kept(wide)
+    narrow = {k: round(of_base(k)) for k in (50, 70)}
+    wide_k = min(range(1, 101), key=lambda k: abs(of_wide(k) - width))
     systems = [*(system for k in narrow for system in trio(narrow[k], partial(ordinary, narrow[k]), base, k)),
                *trio(width, lambda: dense, wide, wide_k, ' of twice the width')]
     paths = dict(zip((name for name, *_ in systems), together(*(train for *_, train in systems))))
     rows = together(*(partial(score, args, paths[name], paths.get(other)) for name, other, _ in systems))
-    print(f'\n{"":36}  parameters  seconds   BLEU   loss  over the ordinary one:\n{"":69}{AGAINST}')
+    print(f'\n{"":36}  parameters  seconds   BLEU   loss  over the ordinary one:\n{"":72}{AGAINST}')
     lines = {}
     for (name, other, _), row in zip(systems, rows):
         size, seconds = slim_cost(args, paths[name])
@@ -227,7 +235,7 @@ def sweep_cost(args):
         xs, ys = lines.setdefault(name.split(',')[0], ([], []))
         xs.append(size)
         ys.append(row['all']['BLEU'])
-    print(f'parameters: of one direction alone; seconds: it takes for 100 lines. All saw {steps:,} updates; the\n'
+    print(f'parameters: of one direction alone; seconds: it takes for 100 lines. Each had {steps:,} updates; the\n'
           'ordinary one of the width of the base is the base trained on (`dense`).')
     return lines, 'parameters of one direction alone', 'BLEU'
 
@@ -239,7 +247,11 @@ def main():
     args.run = Path(args.run) / f'sweep-seed{args.seed}'
     start = time.monotonic()
     sweeps = {'controls': sweep_controls, 'k': sweep_k, 'depth': sweep_depth, 'cost': sweep_cost}
-    if curves := sweeps[args.sweep](args):
+    try:
+        curves = sweeps[args.sweep](args)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt('interrupted; the same command goes on')
+    if curves:
         try:
             print('drew ' + ', '.join(map(str, figures.draw_lines(args.run, args.sweep, *curves))))
         except UserError as error:

@@ -1,5 +1,6 @@
 """The sweeps' way to run scripts, with small ones in their place: what is done is not done again, what failed is said."""
 import json
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from minispec import UserError, sweep
 def args(tmp_path, monkeypatch):
     """Scripts that write their arguments into the run folder; train.py fails as long as a file `broken` is there."""
     body = '''import json, sys, pathlib
-folder = pathlib.Path(sys.argv[2])
-(folder / 'calls').open('a', encoding='utf-8').write(json.dumps(sys.argv[3:]) + '\\n')
+folder = pathlib.Path(sys.argv[sys.argv.index('--run') + 1])
+(folder / 'calls').open('a', encoding='utf-8').write(json.dumps(sys.argv[1:]) + '\\n')
 (folder / 'base.last.pt').touch()
 if (folder / 'broken').exists():
     sys.exit('error: é is not\\nerror: a loss')
@@ -23,7 +24,7 @@ print('wrote')
     monkeypatch.setattr(sweep, 'SCRIPTS', tmp_path)
     (tmp_path / 'train.py').write_text(body, encoding='utf-8')
     (tmp_path / 'run').mkdir()
-    return Namespace(run=tmp_path / 'run', data='d', device='cpu', seed=3, train="--steps 9 --vocab-size '70'", specialize='')
+    return Namespace(run=tmp_path / 'run', data='d', device='cpu', seed=3, train=['--steps', '9'], specialize=['--lr', '1'])
 
 
 def test_a_script_that_ended_well_is_not_run_again(args):
@@ -31,7 +32,7 @@ def test_a_script_that_ended_well_is_not_run_again(args):
         sweep.run(args, 'train', args.run, 'base', '--steps', 5)
     calls = (args.run / 'calls').read_text(encoding='utf-8').splitlines()
     assert [json.loads(call) for call in calls] == [
-        ['--data', 'd', '--device', 'cpu', '--seed', '3', '--steps', '9', '--vocab-size', '70', '--steps', '5']]
+        ['--steps', '9', '--run', str(args.run), '--data', 'd', '--device', 'cpu', '--seed', '3', '--steps', '5']]
     assert (args.run / 'base.log').read_text(encoding='utf-8').splitlines()[1:] == ['wrote']
     with pytest.raises(UserError, match='base.log was made by another command'):
         sweep.run(args, 'train', args.run, 'base', '--steps', 6)
@@ -47,8 +48,69 @@ def test_a_training_that_broke_off_is_resumed(args):
     assert '--resume' not in calls[0] and calls[1] == [*calls[0], '--resume']
 
 
+def test_a_training_that_broke_off_is_not_resumed_with_other_flags(args):
+    (args.run / 'broken').touch()
+    with pytest.raises(UserError, match='a loss'):
+        sweep.run(args, 'train', args.run, 'base')
+    args.train = []
+    with pytest.raises(UserError, match='base.log was made by another command'):
+        sweep.run(args, 'train', args.run, 'base')
+
+
+def test_each_system_is_compared_with_the_one_it_is_named_with(args, monkeypatch, capsys):
+    """sweep_cost, over made-up trainings: what is trained, from which base, and which is compared with which."""
+    monkeypatch.setattr(sweep, 'train_base', lambda args, name, *flags: Path(name, *map(str, flags)))
+    monkeypatch.setattr(sweep, 'specialize', lambda args, base, control, k='': base / f'{control}{k}')
+    monkeypatch.setattr(sweep, 'run', lambda *_: None)
+    monkeypatch.setattr(sweep, 'kept', lambda folder: (lambda k: k * (2 if 'wide' in folder.parts else 1) / 4))
+    monkeypatch.setattr(sweep, 'loss', lambda path: 0.5)
+    monkeypatch.setattr(sweep, 'slim_cost', lambda args, path: (len(path.parts), 1.0))
+    settings = {'settings': {'steps': 10}}
+    monkeypatch.setattr(sweep, 'load_checkpoint', lambda path: Namespace(
+        model=Namespace(config=Namespace(d_ff=24)), info={**settings, 'base': {'settings': {'steps': 20}}}))
+    compared = []
+
+    def score(args, path, other=None):
+        compared.append((path, other))
+        return {'all': {'BLEU': 1.0, 'difference': 1.0, 'low': 0.0, 'high': 2.0, 'wins': 1, 'ties': 2, 'losses': 3}}
+
+    monkeypatch.setattr(sweep, 'score', score)
+    lines, *_ = sweep.sweep_cost(args)
+    narrow = {k: args.run / f'd_ff{width}' / 'base.pt' for k, width in ((50, 12), (70, 18))}  # 12.5 and 17.5 rounded
+    wide = Path('wide', '--d-ff', '48')
+    assert sorted(compared, key=str) == sorted([
+        (narrow[50], None), (Path('base', 'neurons50'), narrow[50]), (Path('base', 'random50'), narrow[50]),
+        (narrow[70], None), (Path('base', 'neurons70'), narrow[70]), (Path('base', 'random70'), narrow[70]),
+        (Path('base', 'dense'), None), (wide / 'neurons48', Path('base', 'dense')),
+        (wide / 'random48', Path('base', 'dense'))], key=str)
+    assert {name: len(xs) for name, (xs, _) in lines.items()} == {
+        'ordinary': 3, 'neurons': 2, 'random': 2, 'neurons of twice the width': 1, 'random of twice the width': 1}
+    assert 'Each had 30 updates' in capsys.readouterr().out
+
+
+def test_the_other_system_is_what_is_subtracted(args):
+    """`score` names the model and the one that it is compared with, and reads what translate.py has written."""
+    (args.run.parent / 'translate.py').write_text('''import json, sys, pathlib
+flags = dict(zip(sys.argv[1::1], sys.argv[2::1]))
+folder = pathlib.Path(flags['--run'], 'test.' + pathlib.Path(flags['--model']).stem)
+folder.mkdir()
+found = {'means': {'all': {'names': [flags['--model'], flags['--compare']]}, 'en': {}}, 'verdicts': {'wins': 7}}
+(folder / 'scores.json').write_text(json.dumps(found), encoding='utf-8')
+print('wrote')
+''', encoding='utf-8')
+    own, other = args.run / 'base-neurons50' / 'specialized.pt', args.run / 'd_ff9' / 'base.pt'
+    assert sweep.score(args, own, other) == {'all': {'names': [str(own), str(other)], 'wins': 7}, 'en': {}}
+    assert (own.parent / 'over-d_ff9' / 'test.specialized.log').is_file()
+
+
+def test_labels_end_where_their_columns_end():
+    row = sweep.against({'difference': 1, 'low': 0, 'high': 2, 'wins': 1, 'ties': 2, 'losses': 3})
+    ends = [{match.end() for match in re.finditer(r'\S+', text)} for text in (row, sweep.AGAINST.replace('95% int', '95%_int'))]
+    assert ends[0] - ends[1] == {row.index('+0.00') + 5}  # low and high have one label
+
+
 def test_the_table_of_k_stands_beside_what_was_measured(args, monkeypatch, capsys):
-    """Folders, compared systems and columns, with made-up measurements: neurons gain k / 10 and random half of it."""
+    """Compared systems and columns, with made-up measurements: neurons gain k / 10 and random half of it."""
     monkeypatch.setattr(sweep, 'train_base', lambda args, name, *flags: args.run / name)
     monkeypatch.setattr(sweep, 'specialize', lambda args, base, control, k=100: Path(control, str(k)))
     monkeypatch.setattr(sweep, 'slim_cost', lambda args, path: (1000 + int(path.name), 200 / int(path.name)))
