@@ -205,13 +205,9 @@ def sweep_cost(args):
     width = load_checkpoint(base / 'base.pt').model.config.d_ff
     dense, wide = together(partial(specialize, args, base, 'dense'),
                            partial(train_base, args, 'wide', '--d-ff', 2 * width))
-    info = load_checkpoint(dense).info
-    steps = info['settings']['steps'] + info['base']['settings']['steps']
 
     def ordinary(width):
-        folder = args.run / f'd_ff{width}'
-        run(args, 'train', folder, 'base', '--d-ff', width, '--steps', steps)
-        return folder / 'base.pt'
+        return specialize(args, train_base(args, f'd_ff{width}', '--d-ff', width), 'dense')
 
     def trio(width, train, base, k, kind=''):
         """An ordinary system and two of its cost: (name, that of the one it is compared with, what trains it) each."""
@@ -235,8 +231,8 @@ def sweep_cost(args):
         xs, ys = lines.setdefault(name.split(',')[0], ([], []))
         xs.append(size)
         ys.append(row['all']['BLEU'])
-    print(f'parameters: of one direction alone; seconds: it takes for 100 lines. Each had {steps:,} updates; the\n'
-          'ordinary one of the width of the base is the base trained on (`dense`).')
+    print('parameters: of one direction alone; seconds: it takes for 100 lines. The ordinary ones are bases of that\n'
+          'width, trained on for as long as the specialized ones (`dense`).')
     return lines, 'parameters of one direction alone', 'BLEU'
 
 
