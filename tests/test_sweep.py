@@ -87,7 +87,7 @@ def test_each_system_is_compared_with_the_one_it_is_named_with(args, monkeypatch
 def test_the_other_system_is_what_is_subtracted(args):
     """`score` names the model and the one that it is compared with, and reads what translate.py has written."""
     (args.run.parent / 'translate.py').write_text('''import json, sys, pathlib
-flags = dict(zip(sys.argv[1::1], sys.argv[2::1]))
+flags = dict(zip(sys.argv[1:], sys.argv[2:]))
 folder = pathlib.Path(flags['--run'], 'test.' + pathlib.Path(flags['--model']).stem)
 folder.mkdir()
 found = {'means': {'all': {'names': [flags['--model'], flags['--compare']]}, 'en': {}}, 'verdicts': {'wins': 7}}
