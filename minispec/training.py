@@ -202,6 +202,19 @@ def noting_ctrl_c():
         signal.signal(signal.SIGINT, before)
 
 
+def prepare(model, valid, args):
+    """What `update` needs: the model on its device, as all processes train it; Adam, new; and the precision."""
+    device = pick_device(args.device)
+    model.to(device)
+    chosen = [pick_dtype(args.dtype, model, next(valid.in_order(args.batch_tokens)))]
+    parallel = join_processes(model, device)
+    if distributed.is_initialized():
+        distributed.broadcast_object_list(chosen)  # each has measured by itself; the first's holds
+    # No weight decay: it would move the weights of neurons that are off, whose gradient is exactly 0.
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
+    return parallel, optimizer, *chosen
+
+
 def train(checkpoint, data, valid, path, args):
     """Train checkpoint.model in place for args.steps updates and keep the best weights, by validation loss, in `path`.
 
@@ -212,17 +225,10 @@ def train(checkpoint, data, valid, path, args):
     Raises UserError if the loss is no longer a number, or if the data is not that of the run to be resumed.
     """
     make_folder(path.parent)
-    model, tasks, device = checkpoint.model, checkpoint.tasks, pick_device(args.device)
-    model.to(device)
-    chosen = [pick_dtype(args.dtype, model, next(valid.in_order(args.batch_tokens)))]
-    parallel = join_processes(model, device)
-    rank, world = processes()
-    if world > 1:
-        distributed.broadcast_object_list(chosen)  # each has measured by itself; the first's holds
-    dtype, = chosen
+    model, tasks = checkpoint.model, checkpoint.tasks
+    parallel, optimizer, dtype = prepare(model, valid, args)
+    device, (rank, world) = model.masks.device, processes()
     args.dtype = str(dtype)[6:]  # for a resumed run, too
-    # No weight decay: it would move the weights of neurons that are off, whose gradient is exactly 0.
-    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
     step, best, best_step, seconds = 0, float('inf'), 0, 0.0
     if state := checkpoint.training:
         step, best, best_step, seconds = state['step'], state['best'], state['best_step'], state['seconds']
