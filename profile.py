@@ -66,7 +66,7 @@ def main():
     iou, chance = overlap(masks)  # (L, N, N)
     shown = [args.layer] if args.layer else [layers[n - 1], layers[-1]]
     figures.print_layers(layers, tasks, masks, iou, chance)
-    sizes, pieces = list(corpus.sizes(tasks).values()), {}
+    sizes, pieces = list(corpus.lines(tasks).values()), {}
     for task in tasks:
         for language, text in zip(task.split('-'), corpus.files('valid', task)):
             pieces.setdefault(language, set()).update(*vocabulary.encode(list(read_lines(text))))

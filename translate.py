@@ -123,7 +123,7 @@ def score_test(checkpoint, path, args):
                         f'not all of {", ".join(directions)}')
     corpus, averaged = open_corpus(args.data), {}
     if not args.src:
-        averaged = scoring.groups(corpus.sizes(directions))
+        averaged = scoring.groups(corpus.lines(directions))
     test = {direction: read_pair(*corpus.files(args.test, direction)) for direction in directions}
     start = time.monotonic()
 

@@ -84,8 +84,8 @@ class Corpus:
         raise UserError(f'{self.folder} has no {split} text for {direction}; name it {split}.{direction}.{src} and '
                         f'{split}.{direction}.{tgt}, or {split}.{src} and {split}.{tgt}')
 
-    def sizes(self, directions):
-        """How many training pairs each direction has, the empty and the long ones included; a file is read once."""
+    def lines(self, directions):
+        """How many lines of training text each direction has, {direction: lines}; a file is read once."""
         sources = [self.files('train', direction)[0] for direction in directions]
         lines = {path: sum(1 for _ in read_lines(path)) for path in set(sources)}
         return {direction: lines[path] for direction, path in zip(directions, sources)}

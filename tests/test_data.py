@@ -49,12 +49,12 @@ def test_lines_end_in_newlines_only(tmp_path, raw, lines):
     assert list(read_lines(tmp_path / 'packed.gz')) == lines
 
 
-def test_sizes_count_all_lines_and_read_a_file_once(tmp_path, monkeypatch):
+def test_all_lines_of_a_file_are_counted_in_one_reading(tmp_path, monkeypatch):
     for language, lines in ('en', 'a\n\nb\n'), ('de', 'x\ny\nz\n'), ('fr', 'u\nv\nw\n'):
         (tmp_path / f'train.{language}').write_text(lines, encoding='utf-8')
     opened = []
     monkeypatch.setattr(corpora, 'read_lines', lambda path: opened.append(path.name) or read_lines(path))
-    assert Corpus(tmp_path).sizes(['en-fr', 'en-de', 'de-en']) == {'en-fr': 3, 'en-de': 3, 'de-en': 3}
+    assert Corpus(tmp_path).lines(['en-fr', 'en-de', 'de-en']) == {'en-fr': 3, 'en-de': 3, 'de-en': 3}
     assert sorted(opened) == ['train.de', 'train.en']
 
 
