@@ -303,10 +303,13 @@ def draw_tree(folder, name, languages, joins):
 
 
 def draw_lines(folder, name, lines, x, y):
-    """Lines {label: (xs, ys)} over axes with these labels."""
+    """Lines {label: (xs, ys)}, or with intervals (xs, ys, lows, highs), over axes with these labels."""
     figure, axes = new_figure()
-    for label, (xs, ys) in lines.items():
+    for label, (xs, ys, *interval) in lines.items():
         axes.plot(xs, ys, marker='o', label=label)
+        if interval:
+            axes.fill_between(xs, *interval, alpha=0.2)
     axes.set(xlabel=x, ylabel=y)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # there is no layer 1.25
     axes.legend()
     return save(figure, folder, name)

@@ -140,12 +140,12 @@ def sweep_controls(args):
                              *(partial(specialize, args, base, control, k) for k, control in points))
     systems = {'base': base / 'base.pt', 'dense': dense}
     systems |= {f'{control} {k}': path for (k, control), path in zip(points, paths)}
-    rows = together(*(partial(score, args, path, None if path == dense else dense)
-                      for path in systems.values()))
+    rows = together(partial(score, args, base / 'base.pt', dense), partial(score, args, dense),
+                    *(partial(score, args, path, dense) for path in paths))
     names = '  '.join(f'{mean:>5}' for mean in rows[0])
     print(f'\n{"":19}over dense:{"":33}BLEU:\n{"":13}loss  {AGAINST}        {names}')
     for (name, path), means in zip(systems.items(), rows):
-        difference = '' if path == dense else against(means['all'])
+        difference = against(means['all']) if 'difference' in means['all'] else ''
         each = '  '.join(f'{row["BLEU"]:{max(5, len(mean))}.2f}' for mean, row in means.items())
         print(f'{name:10}  {loss(path):.3f}  {difference:{len(AGAINST)}}        {each}')
 
@@ -167,7 +167,8 @@ def sweep_k(args):
         size, time_taken = slim_cost(args, path)
         print(f'{k:2}  {control:7}   {off.min():.2f} {off.mean():.2f} {off.max():.2f}   {size:10,.0f}  '
               f'{seconds / time_taken:4.2f}x  {loss(path):.3f} {against(row)}')
-    return {control: (ks, [row['difference'] for (_, own), row in zip(points, rows) if own == control])
+    return {control: (ks, *([row[column] for (_, own), row in zip(points, rows) if own == control]
+                            for column in ('difference', 'low', 'high')))
             for control in controls}, 'k', 'BLEU over dense'
 
 
@@ -178,9 +179,8 @@ def sweep_depth(args):
     def work(layers):
         folder = base if layers == own_layers else train_base(args, f'layers{layers}', '--layers', layers)
         dense, own = specialize(args, folder, 'dense'), specialize(args, folder, 'neurons', 70)
-        paths = folder / 'base.pt', dense, own
-        rows = [score(args, path, None if path == dense else dense)['all'] for path in paths]
-        return rows, [loss(path) for path in paths]
+        rows = score(args, folder / 'base.pt'), score(args, dense), score(args, own, dense)
+        return [row['all'] for row in rows], [loss(path) for path in (folder / 'base.pt', dense, own)]
 
     depths = [1, 2, 3]
     found = together(*(partial(work, layers) for layers in depths))

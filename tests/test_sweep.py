@@ -121,11 +121,32 @@ def test_the_table_of_k_stands_beside_what_was_measured(args, monkeypatch, capsy
 
     monkeypatch.setattr(sweep, 'score', score)
     lines, *_ = sweep.sweep_k(args)
-    assert lines['neurons'][0][0] == 30 and lines['neurons'][1][0] == 3 and lines['random'][1][-1] == 4.75
+    assert [column[0] for column in lines['neurons']] == [30, 3, 2, 4] and lines['random'][1][-1] == 4.75
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith('50 ')]
     assert rows == [
         ['50', 'neurons', '0.25', '0.38', '0.50', '1,050', '0.50x', '0.500', '+5.00', '+4.00', '+6.00', '1', '2', '3'],
         ['50', 'random', '0.25', '0.38', '0.50', '1,050', '0.50x', '1.500', '+2.50', '+1.50', '+3.50', '1', '2', '3']]
+
+
+def test_each_depth_is_compared_with_dense_of_its_own(args, monkeypatch, capsys):
+    monkeypatch.setattr(sweep, 'train_base', lambda args, name, *flags: Path(name))
+    monkeypatch.setattr(sweep, 'specialize', lambda args, base, control, k='': base / f'{control}{k}')
+    monkeypatch.setattr(sweep, 'loss', lambda path: len(path.name) / 10)
+    monkeypatch.setattr(sweep, 'load_checkpoint', lambda path: Namespace(model=Namespace(config=Namespace(layers=2))))
+    bleu = {'base.pt': 10.0, 'dense': 20.0, 'neurons70': 30.0}
+
+    def score(args, path, other=None):
+        assert other == (path.parent / 'dense' if path.name == 'neurons70' else None)
+        layers = {'layers1': 1, 'base': 2, 'layers3': 3}[str(path.parent)]
+        gain = {'difference': layers, 'low': 0, 'high': 9, 'wins': 4, 'ties': 5, 'losses': 6} if other else {}
+        return {'all': {'BLEU': bleu[path.name] + layers, **gain}}
+
+    monkeypatch.setattr(sweep, 'score', score)
+    lines, *_ = sweep.sweep_depth(args)
+    assert lines == {'base': ([1, 2, 3], [11, 12, 13]), 'dense': ([1, 2, 3], [21, 22, 23]),
+                     'neurons, k = 70': ([1, 2, 3], [31, 32, 33])}
+    assert capsys.readouterr().out.splitlines()[-2].split() == [
+        '2', '12.00', '0.700', '22.00', '0.500', '32.00', '0.900', '+2.00', '+0.00', '+9.00', '4', '5', '6']
 
 
 def sweep_masks():
