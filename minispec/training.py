@@ -261,8 +261,8 @@ def train(checkpoint, data, valid, path, args):
             bar.set_postfix_str(f'loss {loss:.3f}, {speed:,.0f} target tokens/s', refresh=False)
             bar.update()
             info |= {'step': step, 'settings': vars(args)}
-            stop = summed(torch.tensor(len(interrupted), device=device)).item()  # all processes, or none
-            if step % args.eval_every == 0 or step == args.steps:
+            due = step % args.eval_every == 0 or step == args.steps
+            if due:
                 losses = validate(model, valid, args.batch_tokens, dtype)
                 mean = losses.mean().item()
                 if not math.isfinite(mean):
@@ -277,7 +277,8 @@ def train(checkpoint, data, valid, path, args):
                     if rank == 0:
                         save_checkpoint(path, checkpoint._replace(info=info, training=None))
                 window, loss_sum, token_sum = time.monotonic(), 0.0, 0
-            elif not stop:
+            stop = summed(torch.tensor(len(interrupted), device=device)).item()  # all processes, or none
+            if not (due or stop):
                 continue
             state = {'text': data.made_of, 'step': step, 'best': best, 'best_step': best_step,
                      'seconds': time.monotonic() - start, 'optimizer': optimizer.state_dict()}

@@ -215,6 +215,18 @@ def test_ctrl_c_saves_and_goes_on_to_the_last_bit(setting, tmp_path, monkeypatch
         assert fingerprint(whole.model) == fingerprint(parts.model) and whole.info['valid'] == parts.info['valid']
 
 
+def test_ctrl_c_in_the_last_validation_is_not_forgotten(setting, tmp_path, monkeypatch):
+    def interrupted_validate(*args):
+        signal.raise_signal(signal.SIGINT)
+        return validate(*args)
+    best = setting(tmp_path / 'whole.pt', eval_every=99)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, 'validate', interrupted_validate)
+        with pytest.raises(KeyboardInterrupt, match='saved after step'):
+            setting(tmp_path / 'parts.pt', eval_every=99)
+    assert setting(tmp_path / 'parts.pt', resume=True, eval_every=99) == best
+
+
 def test_a_second_ctrl_c_stops_at_once(setting, tmp_path, monkeypatch):
     def interrupted_update(*args):
         signal.raise_signal(signal.SIGINT)
