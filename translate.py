@@ -44,6 +44,8 @@ def arguments():
         parser.error('say what to translate: --src en --tgt de, or --test, or both')
     if args.compare and not args.test:
         parser.error('--compare goes with --test')
+    if bool(args.test) + args.slim + (args.input is not None) > 1:
+        parser.error('only one of --test, --slim and --input')
     return args
 
 
@@ -142,7 +144,7 @@ def score_test(checkpoint, path, args):
         print('{wins} wins, {ties} ties, {losses} losses (Holm\'s p < 0.05); {up} up, {down} down'.format(**found))
     print(*scoring.alarms(rows), *signatures, sep='\n')
 
-    folder = Path(args.run) / '.'.join([args.test, path.stem, *directions[:args.src is not None]])
+    folder = Path(args.run) / '.'.join([args.test, path.stem, *directions[:bool(args.src)]])
     make_folder(folder)
     for direction, lines in hypotheses.items():
         write(folder / f'{direction}.txt', ''.join(f'{line}\n' for line in lines))

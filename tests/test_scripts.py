@@ -303,6 +303,8 @@ def test_wrong_flags_are_one_line(pipeline, common, tmp_path):
     assert '--heads 3' in fail('train.py', *common, '--heads', 3)
     for half in ([], ['--src', 'de'], ['--test', '--tgt', 'de']):
         assert 'say what to translate' in fail('translate.py', *common, *half)
+    for two in (['--test', '--slim'], ['--test', '--input', 'x'], ['--slim', '--input', 'x']):
+        assert 'only one of --test, --slim and --input' in fail('translate.py', *common, '--src', 'en', '--tgt', 'de', *two)
     (tmp_path / 'bad.pt').write_bytes(b'no checkpoint')
     assert 'bad.pt is not a minispec checkpoint' in fail('translate.py', *common, '--model', tmp_path / 'bad.pt', '--test')
     assert 'standard input, line 2: not UTF-8' in fail('translate.py', *common, '--src', 'en', '--tgt', 'de', stdin=b'a\n\xff\n')
