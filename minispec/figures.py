@@ -4,8 +4,9 @@
     Figure 2   overlap through the layers, over pairs of languages
     Figure 5   sparsity through the layers
 
-Everything here takes `masks` (N, L, F), `iou` and `chance` (L, N, N) as `neurons.select` and `neurons.overlap` return
-them, the names of the N tasks, and those of the L layers: enc1, enc2, ..., dec1, ...
+These take `masks` (N, L, F), `iou` and `chance` (L, N, N) as `neurons.select` and `neurons.overlap` return them, the
+names of the N tasks, and those of the L layers: enc1, enc2, ..., dec1, ... `draw_lines` draws what `sweep.py` measured,
+Figures 3 and 4.
 """
 import io
 import random
@@ -306,9 +307,9 @@ def draw_lines(folder, name, lines, x, y):
     """Lines {label: (xs, ys)}, or with intervals (xs, ys, lows, highs), over axes with these labels."""
     figure, axes = new_figure()
     for label, (xs, ys, *interval) in lines.items():
-        axes.plot(xs, ys, marker='o', label=label)
+        line, = axes.plot(xs, ys, marker='o', label=label)
         if interval:
-            axes.fill_between(xs, *interval, alpha=0.2)
+            axes.fill_between(xs, *interval, color=line.get_color(), alpha=0.2)
     axes.set(xlabel=x, ylabel=y)
     axes.xaxis.get_major_locator().set_params(integer=True)  # there is no layer 1.25
     axes.legend()
