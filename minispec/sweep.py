@@ -1,8 +1,8 @@
-"""The paper's two sweeps and two of ours. Each is one command that takes up to half an hour on two cores:
+"""The paper's two sweeps and two of ours, each one command of up to half an hour on two cores.
 
     python -m minispec.sweep controls   the method and all its controls, at k = 95 and k = 50
     python -m minispec.sweep k          Fig. 4: what its own neurons, or random ones, gain over `dense`, against k
-    python -m minispec.sweep depth      Fig. 3: base, dense and specialized models of 1, 2 and 3 layers
+    python -m minispec.sweep depth      Fig. 3: base, dense and specialized models of 1, 2 and 3 layers a side
     python -m minispec.sweep cost       at equal cost of inference: specialized models against ordinary ones
 
 The four scripts do the work, two at a time, in subfolders of RUN/sweep-seedN, which all sweeps of a seed share: run
@@ -112,13 +112,13 @@ def loss(path):
 
 
 def slim_cost(args, path):
-    """Parameters of a checkpoint's slim models, on average, and the seconds the first takes for 100 lines of test."""
+    """Parameters of a checkpoint's slim models, one a direction, on average; seconds the first takes for 100 lines."""
     model, vocabulary, tasks, *_ = load_checkpoint(path)
     sizes = [sum(p.numel() for p in model.slim(task).parameters()) for task in range(len(tasks))]
     model = model.slim(0)
     lines = list(islice(read_lines(open_corpus(args.data).files('test', tasks[0])[0]), 100))
     seconds = []
-    for _ in range(3):
+    for _ in range(10):  # the least of them is what a busy machine disturbs least
         start = time.perf_counter()
         translate(model, vocabulary, lines, tasks[0], 0, 1, 1.0)
         seconds.append(time.perf_counter() - start)
@@ -138,14 +138,13 @@ def sweep_controls(args):
     points = [(k, control) for k in (95, 50) for control in ('neurons', 'random', 'swapped', 'shared')]
     dense, *paths = together(partial(specialize, args, base, 'dense'),
                              *(partial(specialize, args, base, control, k) for k, control in points))
-    systems = {'base': base / 'base.pt', 'dense': dense}
-    systems |= {f'{control} {k}': path for (k, control), path in zip(points, paths)}
-    rows = together(partial(score, args, base / 'base.pt', dense), partial(score, args, dense),
-                    *(partial(score, args, path, dense) for path in paths))
+    systems = [('base', base / 'base.pt', dense), ('dense', dense, None),
+               *((f'{control} {k}', path, dense) for (k, control), path in zip(points, paths))]
+    rows = together(*(partial(score, args, path, other) for _, path, other in systems))
     names = '  '.join(f'{mean:>5}' for mean in rows[0])
     print(f'\n{"":19}over dense:{"":33}BLEU:\n{"":13}loss  {AGAINST}        {names}')
-    for (name, path), means in zip(systems.items(), rows):
-        difference = against(means['all']) if 'difference' in means['all'] else ''
+    for (name, path, other), means in zip(systems, rows):
+        difference = against(means['all']) if other else ''
         each = '  '.join(f'{row["BLEU"]:{max(5, len(mean))}.2f}' for mean, row in means.items())
         print(f'{name:10}  {loss(path):.3f}  {difference:{len(AGAINST)}}        {each}')
 
@@ -167,9 +166,8 @@ def sweep_k(args):
         size, time_taken = slim_cost(args, path)
         print(f'{k:2}  {control:7}   {off.min():.2f} {off.mean():.2f} {off.max():.2f}   {size:10,.0f}  '
               f'{seconds / time_taken:4.2f}x  {loss(path):.3f} {against(row)}')
-    return {control: (ks, *([row[column] for (_, own), row in zip(points, rows) if own == control]
-                            for column in ('difference', 'low', 'high')))
-            for control in controls}, 'k', 'BLEU over dense'
+    return {control: (ks, *([row[column] for row in rows[i::2]] for column in ('difference', 'low', 'high')))
+            for i, control in enumerate(controls)}, 'k', 'BLEU over dense'
 
 
 def sweep_depth(args):
@@ -182,7 +180,7 @@ def sweep_depth(args):
         rows = score(args, folder / 'base.pt'), score(args, dense), score(args, own, dense)
         return [row['all'] for row in rows], [loss(path) for path in (folder / 'base.pt', dense, own)]
 
-    depths = [1, 2, 3]
+    depths = sorted({1, 2, 3, own_layers})
     found = together(*(partial(work, layers) for layers in depths))
     print('\n        base          dense         neurons, k = 70\n'
           f'layers  BLEU   loss   BLEU   loss   BLEU   loss  over dense:\n{"":49}{AGAINST}')
