@@ -200,6 +200,8 @@ def noting_ctrl_c():
         yield noted
     finally:
         signal.signal(signal.SIGINT, before)
+    if noted:  # too late for what went on to take notice
+        raise KeyboardInterrupt
 
 
 def prepare(model, valid, args):

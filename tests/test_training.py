@@ -227,6 +227,17 @@ def test_ctrl_c_in_the_last_validation_is_not_forgotten(setting, tmp_path, monke
     assert setting(tmp_path / 'parts.pt', resume=True, eval_every=99) == best
 
 
+def test_ctrl_c_while_the_last_state_is_saved_is_not_forgotten(setting, tmp_path, monkeypatch):
+    def interrupted_save(path, checkpoint):
+        save_checkpoint(path, checkpoint)
+        if path.name == 'parts.last.pt':
+            signal.raise_signal(signal.SIGINT)
+    monkeypatch.setattr(training, 'save_checkpoint', interrupted_save)
+    with pytest.raises(KeyboardInterrupt, match='^$'):
+        setting(tmp_path / 'parts.pt', eval_every=99)
+    assert load_checkpoint(tmp_path / 'parts.pt').info['step'] == 12
+
+
 def test_a_second_ctrl_c_stops_at_once(setting, tmp_path, monkeypatch):
     def interrupted_update(*args):
         signal.raise_signal(signal.SIGINT)
