@@ -1,4 +1,4 @@
-"""The paper's two sweeps and two of ours, each one command of up to half an hour on two cores.
+"""The paper's two sweeps and two of ours, each one command of up to half an hour on one core.
 
     python -m minispec.sweep controls   the method and all its controls, at k = 95 and k = 50
     python -m minispec.sweep k          Fig. 4: what its own neurons, or random ones, gain over `dense`, against k

@@ -132,21 +132,21 @@ def test_each_depth_is_compared_with_dense_of_its_own(args, monkeypatch, capsys)
     monkeypatch.setattr(sweep, 'train_base', lambda args, name, *flags: Path(name))
     monkeypatch.setattr(sweep, 'specialize', lambda args, base, control, k='': base / f'{control}{k}')
     monkeypatch.setattr(sweep, 'loss', lambda path: len(path.name) / 10)
-    monkeypatch.setattr(sweep, 'load_checkpoint', lambda path: Namespace(model=Namespace(config=Namespace(layers=2))))
+    monkeypatch.setattr(sweep, 'load_checkpoint', lambda path: Namespace(model=Namespace(config=Namespace(layers=4))))
     bleu = {'base.pt': 10.0, 'dense': 20.0, 'neurons70': 30.0}
 
     def score(args, path, other=None):
         assert other == (path.parent / 'dense' if path.name == 'neurons70' else None)
-        layers = {'layers1': 1, 'base': 2, 'layers3': 3}[str(path.parent)]
+        layers = {'layers1': 1, 'layers2': 2, 'layers3': 3, 'base': 4}[str(path.parent)]
         gain = {'difference': layers, 'low': 0, 'high': 9, 'wins': 4, 'ties': 5, 'losses': 6} if other else {}
         return {'all': {'BLEU': bleu[path.name] + layers, **gain}}
 
     monkeypatch.setattr(sweep, 'score', score)
     lines, *_ = sweep.sweep_depth(args)
-    assert lines == {'base': ([1, 2, 3], [11, 12, 13]), 'dense': ([1, 2, 3], [21, 22, 23]),
-                     'neurons, k = 70': ([1, 2, 3], [31, 32, 33])}
-    assert capsys.readouterr().out.splitlines()[-2].split() == [
-        '2', '12.00', '0.700', '22.00', '0.500', '32.00', '0.900', '+2.00', '+0.00', '+9.00', '4', '5', '6']
+    assert lines == {'base': ([1, 2, 3, 4], [11, 12, 13, 14]), 'dense': ([1, 2, 3, 4], [21, 22, 23, 24]),
+                     'neurons, k = 70': ([1, 2, 3, 4], [31, 32, 33, 34])}
+    assert capsys.readouterr().out.splitlines()[-1].split() == [
+        '4', '14.00', '0.700', '24.00', '0.500', '34.00', '0.900', '+4.00', '+0.00', '+9.00', '4', '5', '6']
 
 
 def sweep_masks():
