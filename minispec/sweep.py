@@ -10,6 +10,7 @@ them one after the other. Each script leaves a log, and once it has ended well i
 the same command goes on, and a training with --resume.
 """
 import json
+import math
 import os
 import shlex
 import shutil
@@ -111,18 +112,25 @@ def loss(path):
     return sum(valid) / len(valid)
 
 
-def slim_cost(args, path):
-    """Parameters of a checkpoint's slim models, one a direction, on average; seconds the first takes for 100 lines."""
-    model, vocabulary, tasks, *_ = load_checkpoint(path)
-    sizes = [sum(p.numel() for p in model.slim(task).parameters()) for task in range(len(tasks))]
-    model = model.slim(0)
-    lines = list(islice(read_lines(open_corpus(args.data).files('test', tasks[0])[0]), 100))
-    seconds = []
-    for _ in range(10):  # the least of them is what a busy machine disturbs least
-        start = time.perf_counter()
-        translate(model, vocabulary, lines, tasks[0], 0, 1, 1.0)
-        seconds.append(time.perf_counter() - start)
-    return sum(sizes) / len(sizes), min(seconds)
+def slim_costs(args, paths):
+    """For each checkpoint, the parameters of its slim models, on average, and the seconds of the first for 100 lines.
+
+    They are timed in turns, the least of ten each: the speed of a machine changes from one second to the next.
+    """
+    sizes, first = [], []
+    for path in paths:
+        model, vocabulary, tasks, *_ = load_checkpoint(path)
+        slim = [model.slim(task) for task in range(len(tasks))]
+        sizes.append(sum(p.numel() for model in slim for p in model.parameters()) / len(slim))
+        lines = islice(read_lines(open_corpus(args.data).files('test', tasks[0])[0]), 100)
+        first.append((slim[0], vocabulary, list(lines), tasks[0], 0, 1, 1.0))
+    seconds = [math.inf] * len(paths)
+    for _ in range(10):
+        for i, arguments in enumerate(first):
+            start = time.perf_counter()
+            translate(*arguments)
+            seconds[i] = min(seconds[i], time.perf_counter() - start)
+    return list(zip(sizes, seconds))
 
 
 def against(row):
@@ -156,14 +164,13 @@ def sweep_k(args):
     dense, *paths = together(partial(specialize, args, base, 'dense'),
                              *(partial(specialize, args, base, control, k) for k, control in points))
     rows = [row['all'] for row in together(*(partial(score, args, path, dense) for path in paths))]
-    parameters, seconds = slim_cost(args, dense)
+    (parameters, seconds), *costs = slim_costs(args, [dense, *paths])
     print(f'\ndense: BLEU {rows[0]["other"]:.2f}, loss {loss(dense):.3f}, {parameters:,.0f} parameters; '
           'the others over it:\n\n'
           '             neurons off       slim model\n'
           f' k           least mean most   parameters  speed   loss {AGAINST}')
-    for (k, control), path, row in zip(points, paths, rows):
+    for (k, control), path, row, (size, time_taken) in zip(points, paths, rows, costs):
         off = figures.sparsity(load_checkpoint(path).model.masks)  # (N, L)
-        size, time_taken = slim_cost(args, path)
         print(f'{k:2}  {control:7}   {off.min():.2f} {off.mean():.2f} {off.max():.2f}   {size:10,.0f}  '
               f'{seconds / time_taken:4.2f}x  {loss(path):.3f} {against(row)}')
     return {control: (ks, *([row[column] for row in rows[i::2]] for column in ('difference', 'low', 'high')))
@@ -222,8 +229,7 @@ def sweep_cost(args):
     rows = together(*(partial(score, args, paths[name], paths.get(other)) for name, other, _ in systems))
     print(f'\n{"":36}  parameters  seconds   BLEU   loss  over the ordinary one:\n{"":72}{AGAINST}')
     lines = {}
-    for (name, other, _), row in zip(systems, rows):
-        size, seconds = slim_cost(args, paths[name])
+    for (name, other, _), row, (size, seconds) in zip(systems, rows, slim_costs(args, paths.values())):
         print(f'{name:36}  {size:10,.0f}  {seconds:7.2f}  {row["all"]["BLEU"]:5.2f}  {loss(paths[name]):.3f} '
               + (against(row['all']) if other else ''))
         xs, ys = lines.setdefault(name.split(',')[0], ([], []))

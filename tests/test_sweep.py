@@ -63,7 +63,7 @@ def test_each_system_is_compared_with_the_one_it_is_named_with(args, monkeypatch
     monkeypatch.setattr(sweep, 'specialize', lambda args, base, control, k='': base / f'{control}{k}')
     monkeypatch.setattr(sweep, 'kept', lambda folder: (lambda k: k * (2 if 'wide' in folder.parts else 1) / 4))
     monkeypatch.setattr(sweep, 'loss', lambda path: 0.5)
-    monkeypatch.setattr(sweep, 'slim_cost', lambda args, path: (len(path.parts), 1.0))
+    monkeypatch.setattr(sweep, 'slim_costs', lambda args, paths: [(len(path.parts), 1.0) for path in paths])
     monkeypatch.setattr(sweep, 'load_checkpoint', lambda path: Namespace(model=Namespace(config=Namespace(d_ff=24))))
     compared = []
 
@@ -109,7 +109,7 @@ def test_the_table_of_k_stands_beside_what_was_measured(args, monkeypatch, capsy
     """Compared systems and columns, with made-up measurements: neurons gain k / 10 and random half of it."""
     monkeypatch.setattr(sweep, 'train_base', lambda args, name, *flags: args.run / name)
     monkeypatch.setattr(sweep, 'specialize', lambda args, base, control, k=100: Path(control, str(k)))
-    monkeypatch.setattr(sweep, 'slim_cost', lambda args, path: (1000 + int(path.name), 200 / int(path.name)))
+    monkeypatch.setattr(sweep, 'slim_costs', lambda args, paths: [(1000 + int(path.name), 200 / int(path.name)) for path in paths])
     monkeypatch.setattr(sweep, 'loss', lambda path: 0.5 + ('random' in path.parts))
     monkeypatch.setattr(sweep, 'load_checkpoint', lambda path: Namespace(model=Namespace(masks=sweep_masks())))
 
