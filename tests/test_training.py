@@ -243,8 +243,10 @@ def test_a_second_ctrl_c_stops_at_once(setting, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
     monkeypatch.setattr(training, 'update', interrupted_update)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background ignores it
     with pytest.raises(KeyboardInterrupt, match='^$'):
         setting(tmp_path / 'base.pt')
+    signal.signal(signal.SIGINT, before)
     assert not list(tmp_path.iterdir())
 
 
