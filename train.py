@@ -7,25 +7,25 @@ from pathlib import Path
 
 import torch
 
-from minispec import cli
-from minispec.checkpoint import Checkpoint
+from minispec import cli, figures
+from minispec.checkpoint import Checkpoint, load_state
 from minispec.corpora import open_corpus
-from minispec.data import Bitext, read_lines
+from minispec.data import Bitext, Vocabulary, read_lines
 from minispec.model import Config, Transformer
 from minispec.training import train
-from minispec.vocabulary import Vocabulary
 
 
 def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
     cli.add_training_flags(parser)
     shape = parser.add_argument_group('model')
-    shape.add_argument('--d-model', type=cli.positive_int, default=Config.d_model, help='width')
+    shape.add_argument('--d-model', type=cli.positive_int, default=Config.d_model, help='width of the model')
     shape.add_argument('--d-ff', type=cli.positive_int, default=Config.d_ff, help='neurons in each FFN layer')
-    shape.add_argument('--layers', type=cli.positive_int, default=Config.layers, help='of encoder, and of decoder')
-    shape.add_argument('--heads', type=cli.positive_int, default=Config.heads, help='of attention')
-    shape.add_argument('--vocab-size', type=cli.positive_int, default=3000, help='pieces, for all languages')
-    shape.add_argument('--dropout', type=cli.probability, default=Config.dropout, help='probability of a zero')
+    shape.add_argument('--layers', type=cli.positive_int, default=Config.layers,
+                       help='number of encoder layers, and of decoder layers')
+    shape.add_argument('--heads', type=cli.positive_int, default=Config.heads, help='number of attention heads')
+    shape.add_argument('--vocab-size', type=cli.positive_int, default=3000, help='number of subwords for all languages')
+    shape.add_argument('--dropout', type=cli.probability, default=Config.dropout, help='dropout probability')
     args = parser.parse_args()
     if args.d_model % (2 * args.heads):
         parser.error(f'--d-model {args.d_model} is not a multiple of twice the --heads {args.heads}')
@@ -34,31 +34,36 @@ def arguments():
 
 def untrained(corpus, args):
     """A vocabulary from the training text, and a model with random weights."""
-    texts = sorted({path for direction in corpus.directions for path in corpus.files('train', direction)})
+    texts = sorted({path for task in corpus.tasks for path in corpus.files('train', task)})
     every = -(-sum(1 for path in texts for _ in read_lines(path)) // 400_000)  # so many lines teach it enough
     lines = islice(chain.from_iterable(map(read_lines, texts)), 0, None, every)
     vocabulary = Vocabulary.train(lines, args.vocab_size, corpus.languages)
-    tasks = corpus.directions
-    config = Config(len(vocabulary), len(tasks), args.d_model, args.d_ff, args.layers, args.heads, args.dropout)
+    config = Config(len(vocabulary), len(corpus.tasks), args.d_model, args.d_ff, args.layers, args.heads, args.dropout)
     torch.manual_seed(args.seed)
-    return Checkpoint(Transformer(config), vocabulary, tasks, {'phase': 'base'})
+    return Checkpoint(Transformer(config), vocabulary, corpus.tasks, {'phase': 'base'})
 
 
 def main():
     args, parser = arguments()
     path = Path(args.run) / 'base.pt'
+    if args.plot:
+        figures.new_figure()  # fails now, not after the work, if there is no matplotlib
     if args.resume:
-        checkpoint = cli.resume(args, parser, path, 'base', 'train.py')
+        last = path.with_suffix('.last.pt')
+        checkpoint = load_state(last, 'base')
+        args = cli.resumed_settings(args, parser, last, checkpoint.info)
     cli.print_settings(args)
 
     corpus = open_corpus(args.data)
     if not args.resume:
         checkpoint = untrained(corpus, args)
-    model, vocabulary, tasks = checkpoint[:3]
-    data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len, args.run)
-    valid = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
-    print('training pairs: ' + ', '.join(f'{task} {size:,}' for task, size in zip(tasks, data.sizes().tolist())))
-    best = train(checkpoint, data, valid, path, args)
+    model, vocabulary, tasks = checkpoint.model, checkpoint.vocabulary, checkpoint.tasks
+    train_data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len, args.run)
+    valid_data = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
+    print('training pairs: ' + ', '.join(f'{task} {n:,}' for task, n in zip(tasks, train_data.sizes().tolist())))
+    best = train(checkpoint, train_data, valid_data, path, args)
+    if args.plot:
+        print('drew ' + ', '.join(map(str, figures.draw_curve(path.with_suffix('.csv')))))
     print(f'wrote {path} (validation loss {best:.3f}); next: '
           + cli.command('profile.py', '--data', args.data, '--run', args.run))
 

@@ -2,54 +2,58 @@
 
     RUN/specialized.pt + standard input (or --input FILE)  ->  one line on standard output for each line
     RUN/specialized.pt + test split (--test)               ->  scores, RUN/test.specialized/
-    RUN/specialized.pt + a direction (--slim)              ->  RUN/specialized.en-de.pt, its neurons and no others
+    RUN/specialized.pt + a direction (--extract)           ->  RUN/specialized.en-de.pt, its sub-network
 """
 import argparse
 import json
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from minispec import UserError, cli, scoring
-from minispec.checkpoint import load_checkpoint, make_folder, save_checkpoint, write
+from minispec.checkpoint import load_checkpoint, save_checkpoint
 from minispec.corpora import open_corpus
 from minispec.data import check_aligned, decode_lines, read_lines
 from minispec.decoding import translate
-from minispec.neurons import zero_shot
-from minispec.training import pick_device
+from minispec.files import make_folder, write
+from minispec.masks import zero_shot_masks
+from minispec.runtime import pick_device
+from minispec.tasks import join_task, split_task
 
 
 def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
-    parser.add_argument('--model', default='specialized.pt', help='checkpoint: a path, or a name in --run')
-    parser.add_argument('--beam', type=cli.positive_int, default=5, help='hypotheses side by side; 1 is greedy')
+    parser.add_argument('--model', default='specialized.pt', help='checkpoint: a path, or the name of a file in --run')
+    parser.add_argument('--beam', type=cli.positive_int, default=5, help='beam size; 1 is greedy search')
     parser.add_argument('--length-penalty', type=cli.length_penalty, default=1.0,
-                        help='divide scores by length to this power')
+                        help="power of the length by which a hypothesis's score is divided")
     parser.add_argument('--src', help='language to translate from')
     parser.add_argument('--tgt', help='language to translate into')
     text = parser.add_argument_group('to translate text')
     text.add_argument('--input', help='file to translate (default: standard input)')
-    text.add_argument('--slim', action='store_true',
-                      help='translate nothing, but save the model of --src and --tgt alone, without the other neurons')
+    text.add_argument('--extract', action='store_true',
+                      help='translate nothing, but save the sub-network of --src and --tgt as a smaller model')
     test = parser.add_argument_group('to score all directions, or that of --src and --tgt')
-    test.add_argument('--test', nargs='?', const='test', metavar='SPLIT', type=split,
+    test.add_argument('--test', nargs='?', const='test', metavar='SPLIT', type=split_name,
                       help='score this split of --data: test if none is named, or say test_2018_flickr')
-    test.add_argument('--compare', metavar='OTHER.pt', help='and test the difference to this checkpoint')
+    test.add_argument('--compare', metavar='OTHER.pt', help='test also the difference to this checkpoint')
     args = parser.parse_args()
     if bool(args.src) != bool(args.tgt) or not (args.src or args.test):
         parser.error('say what to translate: --src en --tgt de, or --test, or both')
     if args.compare and not args.test:
         parser.error('--compare goes with --test')
-    if bool(args.test) + args.slim + (args.input is not None) > 1:
-        parser.error('only one of --test, --slim and --input')
+    if [bool(args.test), args.extract, args.input is not None].count(True) > 1:
+        parser.error('only one of --test, --extract and --input')
+    args.task = join_task(args.src, args.tgt) if args.src else None
     return args
 
 
-def split(text):
+def split_name(text):
     if not re.fullmatch(r'\w[\w.-]*', text):  # it names files of the corpus, and the folder of the translations
         raise argparse.ArgumentTypeError(f'{text} is not the name of a split')
     return text
@@ -62,94 +66,95 @@ def find(name, args):
 
 
 def load(path, args):
-    """The checkpoint at `path`. It need not have been trained on the direction of --src and --tgt to know it then."""
-    whole, _, alone = path.stem.partition('.')
-    made_by = {'base': 'train.py', 'specialized': 'specialize.py'}.get(whole, f'specialize.py --control {whole}')
-    checkpoint = load_checkpoint(path, f'translate.py --model {whole}.pt --slim' if '-' in alone else made_by)
-    model, tasks, direction = checkpoint.model, checkpoint.tasks, f'{args.src}-{args.tgt}'
-    if args.src and direction not in tasks:
+    """The checkpoint at `path`, on its device. A direction that it was not trained on is added zero-shot."""
+    checkpoint = load_checkpoint(path)
+    model, tasks = checkpoint.model, checkpoint.tasks
+    if 2 * args.beam > model.config.vocab_size:
+        raise UserError(f'--beam {args.beam} is more than half of the {model.config.vocab_size} subwords of {path}')
+    if args.task and args.task not in tasks:
         try:
-            mask, encoder, decoder = zero_shot(model.masks, tasks, direction)  # (L, F)
+            mask, encoder, decoder = zero_shot_masks(model.masks, tasks, args.task)  # (L, F)
         except ValueError as error:
-            raise UserError(f'{path} does not translate {direction}: {error}; it knows {", ".join(tasks)}')
-        print(f'{path} was not trained on {direction}: zero-shot, with the encoder neurons of {encoder} and the '
+            raise UserError(f'{path} does not translate {args.task}: {error}; it knows {", ".join(tasks)}')
+        print(f'{path} was not trained on {args.task}: zero-shot, with the encoder neurons of {encoder} and the '
               f'decoder neurons of {decoder}', file=sys.stderr)
-        model.masks, checkpoint = torch.cat([model.masks, mask[None]]), checkpoint._replace(tasks=[*tasks, direction])
+        model.masks = torch.cat([model.masks, mask[None]])  # (N + 1, L, F)
+        checkpoint = replace(checkpoint, tasks=[*tasks, args.task])
     model.to(pick_device(args.device))
     return checkpoint
 
 
-def slim(checkpoint, direction):
-    """A checkpoint of one direction: what its masks leave out is neither kept nor computed."""
-    model = checkpoint.model.slim(checkpoint.tasks.index(direction))
-    return checkpoint._replace(model=model, tasks=[direction], training=None)
+def extract(checkpoint, task):
+    """A checkpoint of one task alone: the neurons that its masks leave out are neither kept nor computed."""
+    model = checkpoint.model.sub_network(checkpoint.tasks.index(task))
+    return replace(checkpoint, model=model, tasks=[task], training=None)
 
 
-def run_model(checkpoint, lines, direction, args):
-    """Translate `lines`; warnings name those that had to be cut."""
-    model, vocabulary, *_ = slim(checkpoint, direction)
-    result, too_long = translate(model, vocabulary, lines, direction, 0, args.beam, args.length_penalty)
+def translate_lines(checkpoint, lines, task, args):
+    """Translate `lines`; a warning names each that had to be cut."""
+    part = extract(checkpoint, task)
+    result, too_long = translate(part.model, part.vocabulary, lines, task, 0, args.beam, args.length_penalty)
     for number in too_long:
-        print(f'warning: {direction}, line {number} is longer than the {model.config.max_len} positions of the model '
+        print(f'warning: {task}, line {number} is longer than the {part.model.config.max_len} positions of the model '
               'and was cut', file=sys.stderr)
     return result
 
 
-def save_slim(checkpoint, path, args):
-    direction = f'{args.src}-{args.tgt}'
-    slimmed, saved = slim(checkpoint, direction), path.with_suffix(f'.{direction}.pt')
-    save_checkpoint(saved, slimmed)
-    before, after = (sum(p.numel() for p in model.parameters()) for model in (checkpoint.model, slimmed.model))
+def save_extracted(checkpoint, path, args):
+    part, saved = extract(checkpoint, args.task), path.with_suffix(f'.{args.task}.pt')
+    save_checkpoint(saved, part)
+    before, after = (sum(p.numel() for p in model.parameters()) for model in (checkpoint.model, part.model))
     print(f'wrote {saved} with {after:,} parameters of {before:,}; next: ' + cli.command(
         'translate.py', '--run', args.run, '--model', saved, '--src', args.src, '--tgt', args.tgt))
 
 
 def translate_text(checkpoint, args):
     lines = read_lines(args.input) if args.input else decode_lines(sys.stdin.buffer, 'standard input')
-    for line in run_model(checkpoint, list(lines), f'{args.src}-{args.tgt}', args):
+    for line in translate_lines(checkpoint, list(lines), args.task, args):
         print(line)
 
 
-def read_pair(src_path, tgt_path):
-    sources, references = list(read_lines(src_path)), list(read_lines(tgt_path))
-    check_aligned(src_path, len(sources), tgt_path, len(references))
+def read_test(corpus, split, tasks):
+    """The sources and the references of each task, {task: lines} each."""
+    sources, references = {}, {}
+    for task in tasks:
+        src_path, tgt_path = corpus.files(split, task)
+        sources[task], references[task] = list(read_lines(src_path)), list(read_lines(tgt_path))
+        check_aligned(src_path, len(sources[task]), tgt_path, len(references[task]))
     return sources, references
 
 
 def score_test(checkpoint, path, args):
-    """Score a split in every direction, or in that of --src and --tgt; with --compare, against another checkpoint."""
+    """Score a split in every task, or in that of --src and --tgt; with --compare, against another checkpoint."""
     other = load(find(args.compare, args), args) if args.compare else None
-    directions = [f'{args.src}-{args.tgt}'] if args.src else checkpoint.tasks
-    if other and not set(directions) <= set(other.tasks):
-        raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, '
-                        f'not all of {", ".join(directions)}')
-    corpus, averaged = open_corpus(args.data), {}
-    if not args.src:
-        averaged = scoring.groups(corpus.lines(directions))
-    test = {direction: read_pair(*corpus.files(args.test, direction)) for direction in directions}
-    start = time.monotonic()
+    tasks = [args.task] if args.task else checkpoint.tasks
+    if other and not set(tasks) <= set(other.tasks):
+        raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, not all of {", ".join(tasks)}')
+    corpus, start = open_corpus(args.data), time.monotonic()
+    averaged = {} if args.task else scoring.groups(corpus.lines(tasks))
+    sources, references = read_test(corpus, args.test, tasks)
 
     def translations(system):
-        return {direction: run_model(system, sources, direction, args)
-                for direction, (sources, _) in tqdm(test.items(), unit='direction', disable=None)}
+        return {task: translate_lines(system, sources[task], task, args)
+                for task in tqdm(tasks, unit='direction', disable=None)}
 
     hypotheses, others = translations(checkpoint), translations(other) if other else None
-    rows, means, signatures = scoring.score({direction: references for direction, (_, references) in test.items()},
-                                            hypotheses, others, averaged, args.seed)
+    rows, means, signatures = scoring.score(references, hypotheses, others, averaged, args.seed)
     content = {'model': str(path), 'compare': args.compare, 'split': args.test, 'beam': args.beam,
                'length_penalty': args.length_penalty, 'scores': rows, 'means': means, 'signatures': signatures}
-    scoring.print_scores(rows, means, args.compare and Path(args.compare).name)
+    scoring.print_scores(rows, means, Path(args.compare).name if other else None)
     if other:
-        content['verdicts'] = found = scoring.verdicts(rows)
-        print('{wins} wins, {ties} ties, {losses} losses (Holm\'s p < 0.05); {up} up, {down} down'.format(**found))
+        content['verdicts'] = scoring.verdicts(rows)
+        print('{wins} wins, {ties} ties, {losses} losses (Holm\'s p < 0.05); {up} up, {down} down'.format(
+            **content['verdicts']))
     print(*scoring.alarms(rows), *signatures, sep='\n')
 
-    folder = Path(args.run) / '.'.join([args.test, path.stem, *directions[:bool(args.src)]])
+    folder = Path(args.run) / '.'.join([args.test, path.stem] + ([args.task] if args.task else []))
     make_folder(folder)
-    for direction, lines in hypotheses.items():
-        write(folder / f'{direction}.txt', ''.join(f'{line}\n' for line in lines))
+    for task, lines in hypotheses.items():
+        write(folder / f'{task}.txt', ''.join(f'{line}\n' for line in lines))
     write(folder / 'scores.json', json.dumps(content, indent=2) + '\n')
-    src, tgt = directions[0].split('-')
+    src, tgt = split_task(tasks[0])
     print(f'wrote {folder} in {(time.monotonic() - start) / 60:.1f} min; next, to translate what you type: '
           + cli.command('translate.py', '--run', args.run, '--model', args.model, '--src', src, '--tgt', tgt))
 
@@ -161,8 +166,8 @@ def main():
     if args.test:
         cli.print_settings(args)
         score_test(checkpoint, path, args)
-    elif args.slim:
-        save_slim(checkpoint, path, args)
+    elif args.extract:
+        save_extracted(checkpoint, path, args)
     else:
         translate_text(checkpoint, args)
 

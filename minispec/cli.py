@@ -1,4 +1,4 @@
-"""What the four scripts' command lines share: flags with one meaning and one default, and errors of one line."""
+"""What the command lines of the four scripts share: flags with one meaning and one default, and errors of one line."""
 import argparse
 import contextlib
 import math
@@ -6,15 +6,18 @@ import os
 import shlex
 import sys
 
+from torch import distributed
+
 from minispec import UserError
-from minispec.checkpoint import load_state
+from minispec.files import check_keys
 
 
 def number(kind, what, accepts):
-    """An argparse type: a number of this kind that `accepts`; of other text the error says that it is not `what`."""
+    """An argparse type: a number of this kind that `accepts`. For other text the error says that it is not a `what`."""
     def convert(text):
         with contextlib.suppress(ValueError):
-            if accepts(value := kind(text)):
+            value = kind(text)
+            if accepts(value):
                 return value
         raise argparse.ArgumentTypeError(f'{text} is not a {what}')
     return convert
@@ -48,31 +51,36 @@ def parser(description):
     result.add_argument('--data', default='phrasebook',
                         help='phrasebook (built in), multi30k (downloaded once), or a folder of parallel text')
     result.add_argument('--run', default='runs/default', help='folder for everything that the four scripts write')
-    result.add_argument('--device', default='auto', help='auto, cpu, cuda or mps')
-    result.add_argument('--seed', type=seed, default=1, help='of weights, batches, dropout, random masks, bootstrap')
+    result.add_argument('--device', default='auto', help='device to compute on: auto, cpu, cuda or mps')
+    result.add_argument('--seed', type=seed, default=1,
+                        help='seed of initial weights, batches, dropout, random masks and bootstrap samples')
     return result
 
 
 def add_training_flags(result):
     """The flags of the loop that train.py and specialize.py share."""
-    result.add_argument('--steps', type=positive_int, default=2000, help='updates of the weights')
-    result.add_argument('--batch-tokens', type=positive_int, default=512, help='padded positions in a batch')
-    result.add_argument('--accumulate', type=positive_int, default=1, help='batches in an update')
-    result.add_argument('--lr', type=positive_float, default=3e-3, help='highest learning rate')
+    result.add_argument('--steps', type=positive_int, default=2000, help='number of training steps')
+    result.add_argument('--batch-tokens', type=positive_int, default=512,
+                        help='maximum number of positions in a batch, padding included')
+    result.add_argument('--accumulate', type=positive_int, default=1, help='number of batches in a step')
+    result.add_argument('--lr', type=positive_float, default=3e-3, help='peak learning rate')
     result.add_argument('--temperature', type=positive_float, default=1.5,
-                        help="of sampling directions: 1 takes the data as it is, 5, the paper's, evens it out")
+                        help='temperature of sampling directions: 1 takes the data as it is, 5 evens it out')
     result.add_argument('--dtype', choices=['auto', 'float32', 'bfloat16'], default='auto',
-                        help='of matrix products; auto takes bfloat16 where it measures as faster')
-    result.add_argument('--eval-every', type=positive_int, default=500, help='updates between two validations')
-    result.add_argument('--patience', type=positive_int, default=10, help='validations without a new best that end it')
+                        help='precision of matrix products; auto takes bfloat16 where the processor has it')
+    result.add_argument('--eval-every', type=positive_int, default=500, help='number of steps between two validations')
+    result.add_argument('--patience', type=positive_int, default=10,
+                        help='number of validations without a new best after which training ends')
     result.add_argument('--resume', action='store_true', help='go on with the interrupted run, with its settings')
+    result.add_argument('--plot', action='store_true', help='draw the training curve; needs matplotlib')
 
 
 def add_selection_flags(result):
     """The flags of Eq. 1."""
-    result.add_argument('--k', type=percentage, default=70.0, help="%% of a layer's activity that kept neurons carry")
+    result.add_argument('--k', type=percentage, default=70.0,
+                        help="percentage of a layer's activity that the selected neurons carry")
     result.add_argument('--count', choices=['token', 'sentence'], default='token',
-                        help="what a neuron's activity is: the positions, or the sentences, in which it fires")
+                        help='what to count: the tokens, or the sentences, for which a neuron is active')
 
 
 def print_settings(args):
@@ -80,27 +88,23 @@ def print_settings(args):
     print(' '.join(f'{name}={value}' for name, value in vars(args).items()))
 
 
-def resume(args, parser, path, phase, script):
-    """--resume: returns the Checkpoint of the interrupted run that writes `path`, and puts its settings into `args`.
+def resumed_settings(args, parser, path, info):
+    """The settings of --resume: those in the `info` of the interrupted run that `path` holds.
 
-    The parser reads them as if they were typed. Where the run and its data lie and what it runs on is as given now.
+    Where the run and its data lie, what it runs on and whether it is drawn is as given now. Raises UserError for any
+    other flag that differs from the run's.
     """
-    path = path.with_suffix('.last.pt')
-    checkpoint = load_state(path, phase, f'{script}, at its first validation or at Ctrl-C,')
-    names, settings = vars(args).keys() - {'run', 'device', 'resume'}, checkpoint.info['settings']
-    try:
-        flags = [f'--{name.replace("_", "-")}={settings[name]}' for name in names if settings[name] is not None]
-        saved = parser.parse_args(flags)
-    except (UserError, KeyError) as error:
-        raise UserError(f'{path} is damaged: its settings: {error}')
-    for name in names:
-        given, value = getattr(args, name), getattr(saved, name)
-        if name == 'data' and given != parser.get_default(name):
+    check_keys(path, info['settings'], vars(args), 'settings.')
+    result, saved = argparse.Namespace(**vars(args)), info['settings']
+    for name, given in vars(args).items():
+        default = parser.get_default(name)
+        if name in ('run', 'device', 'resume', 'plot') or name == 'data' and given != default:
             continue
-        if given not in (value, parser.get_default(name)):
-            parser.error(f'--resume goes on with --{name.replace("_", "-")} {value}; leave {given} out, or start anew')
-        setattr(args, name, value)
-    return checkpoint
+        if given not in (saved[name], default):
+            parser.error(f'--resume goes on with --{name.replace("_", "-")} {saved[name]}; '
+                         f'leave {given} out, or start anew')
+        setattr(result, name, saved[name])
+    return result
 
 
 def command(script, *arguments):
@@ -109,8 +113,8 @@ def command(script, *arguments):
 
 
 def run(main):
-    """Call main(); what only the user can put right becomes one line on stderr and exit code 2."""
-    if os.environ.get('RANK', '0') != '0':  # torchrun started several of us: the first speaks for all
+    """Call main(). What only the user can put right becomes one line on stderr and exit code 2."""
+    if distributed.is_torchelastic_launched() and os.environ['RANK'] != '0':  # the first process prints for all
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')
     for stream in (sys.stdout, sys.stderr):  # Windows would write its code page to a file or a pipe
         stream.reconfigure(encoding='utf-8', errors='backslashreplace', line_buffering=True)

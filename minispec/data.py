@@ -1,6 +1,6 @@
-"""From text to token tensors to batches.
+"""From text to tokens to batches.
 
-A sentence is a row of pieces from one SentencePiece vocabulary that all languages share, laid out as
+A sentence is a row of subwords from one SentencePiece vocabulary that all languages share, laid out as
 
     source  <en> A dog runs . </s>        the tag says which language this is
     target  <de> Ein Hund läuft . </s>    the tag, the decoder's first input, says which language to write
@@ -10,18 +10,21 @@ The tags are control symbols: no text that a user types can turn into one.
 import contextlib
 import gzip
 import hashlib
+import io
+import re
 import zlib
 from array import array
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
+import sentencepiece
 import torch
 
 from minispec import UserError
-from minispec.checkpoint import check, make_folder, read, write
-from minispec.model import PAD
-from minispec.vocabulary import EOS
+from minispec.files import make_folder, read, write
+from minispec.model import EOS, PAD, UNK, target_mask
+from minispec.tasks import split_task
 
 
 @contextlib.contextmanager
@@ -63,34 +66,95 @@ def check_aligned(src_path, src_size, tgt_path, tgt_size):
         raise UserError(f'{src_path} and {tgt_path} are empty')
 
 
+class Vocabulary:
+    """The SentencePiece model of all languages, with a tag for each of them."""
+
+    def __init__(self, proto):
+        self.proto = proto  # the serialized model, which checkpoints carry
+        self.model = sentencepiece.SentencePieceProcessor(model_proto=proto)
+
+    @classmethod
+    def train(cls, lines, size, languages):
+        """Learn `size` subwords from lines of text, by BPE: the same text gives the same subwords."""
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(lines), model_writer=model, vocab_size=size, model_type='bpe',
+                character_coverage=1.0, pad_id=PAD, unk_id=UNK, eos_id=EOS, bos_id=-1,
+                control_symbols=[f'<{language}>' for language in languages], minloglevel=2)
+        except RuntimeError as error:
+            if largest := re.search(r'value <= (\d+)', str(error)):
+                raise UserError(f'--vocab-size {size} is more than this text supports; the largest is {largest[1]}')
+            if smallest := re.search(r'required_chars\. \d+ vs (\d+)', str(error)):
+                raise UserError(f'--vocab-size {size} does not hold every character; the smallest is {smallest[1]}')
+            reason = str(error).rpartition(']')[2].strip()  # its errors are: file(line) [condition] reason
+            raise UserError(f'SentencePiece cannot learn {size} subwords from the training text: '
+                            + (reason or 'all lines are empty, or longer than 4,192 bytes'))
+        return cls(model.getvalue())
+
+    def __len__(self):
+        return len(self.model)
+
+    def tag(self, language):
+        """The id of a language's tag."""
+        return self.model.piece_to_id(f'<{language}>')
+
+    def encode(self, lines):
+        """Subword ids of each line, a list of lists, without tag and end of sentence."""
+        return self.model.encode(lines)
+
+    def decode(self, rows):
+        """The text of each row of subword ids."""
+        return self.model.decode(rows)
+
+
+def make_rows(tags, tokens, start, length):
+    """Rows <tag> subwords </s> PAD ... (B, longest + 2) of the sentences tokens[start[b]:start[b] + length[b]].
+
+    tags (B,), tokens (all,), start (B,), length (B,).
+    """
+    column = torch.arange(max(length.tolist(), default=0))  # (longest,); a process may get an empty share of a batch
+    inside = column < length[:, None]  # (B, longest)
+    body = torch.full(inside.shape, PAD)
+    body[inside] = tokens[(start[:, None] + column)[inside]].long()
+    rows = torch.cat([tags[:, None], body, torch.full_like(tags, PAD)[:, None]], dim=1)  # (B, longest + 2)
+    return rows.scatter_(1, length[:, None] + 1, EOS)
+
+
 class Batch(NamedTuple):
-    """Rows padded to the longest; the three tensors that `Transformer.forward` takes."""
+    """Rows padded to the longest: the three tensors that `Transformer.forward` takes."""
     src: torch.Tensor   # (B, S)
     tgt: torch.Tensor   # (B, T + 1)
     task: torch.Tensor  # (B,)
 
     def to(self, device):
-        return Batch(*(x.to(device) for x in self))
+        return Batch(self.src.to(device), self.tgt.to(device), self.task.to(device))
+
+    def targets(self):
+        """The n tokens to predict and the task of each, (n,) and (n,), in the order of the model's output."""
+        real = target_mask(self.tgt)  # (B, T)
+        return self.tgt[:, 1:][real], self.task[:, None].expand_as(real)[real]
 
 
 def encode_files(paths, vocabulary):
-    """All files' pieces end to end in one tensor, and the lengths of each file's lines, (lines,); 32-bit integers."""
-    pieces, lengths = array('i'), []
+    """All files' subwords end to end in one tensor, and the lengths of each file's lines, (lines,); 32-bit integers."""
+    tokens, lengths = array('i'), []  # as lists of Python's, the tokens of a large corpus would fill the memory
     for path in paths:
         lines, of_file = read_lines(path), array('i')
-        while block := list(islice(lines, 10_000)):  # as Python's lists, the pieces of all would fill the memory
+        while block := list(islice(lines, 10_000)):
             rows = vocabulary.encode(block)
-            pieces.extend(chain.from_iterable(rows))
+            tokens.extend(chain.from_iterable(rows))
             of_file.extend(map(len, rows))
         lengths.append(torch.tensor(of_file, dtype=torch.int32))
-    pieces.append(PAD)  # no line's; `frombuffer`, which saves a copy of all this, refuses to take nothing at all
-    return torch.frombuffer(pieces, dtype=torch.int32), lengths
+    if not tokens:  # which `frombuffer` refuses
+        return torch.empty(0, dtype=torch.int32), lengths
+    return torch.frombuffer(tokens, dtype=torch.int32), lengths
 
 
-def load_pieces(paths, vocabulary, cache):
-    """What `encode_files` returns: read from the file `cache` if it was made of this text, else made and kept there.
+def load_tokens(paths, vocabulary, cache):
+    """What `encode_files` returns, and before it a fingerprint of text and vocabulary.
 
-    And before it, a fingerprint of text and vocabulary.
+    It is read from the file `cache` if that was made of this text, else made and kept there.
     """
     digest = hashlib.sha256(vocabulary.proto)
     for path in paths:
@@ -98,40 +162,34 @@ def load_pieces(paths, vocabulary, cache):
             digest.update(b'file')
             for line in file:
                 digest.update(line)
-    made_of = digest.hexdigest()
-
-    def build(content):
-        pieces, lengths = content['pieces'], content['lengths']
-        check(pieces, torch.empty(1 + sum(int(of_file.sum()) for of_file in lengths), dtype=torch.int32, device='meta'))
-        if content['made_of'] != made_of or pieces.min() < 0 or pieces.max() >= len(vocabulary):
-            raise ValueError
-        return made_of, pieces, lengths
-
-    with contextlib.suppress(UserError):  # not there, damaged, or made of something else: all the same
-        return read(cache, 'text', '', build)
-    pieces, lengths = encode_files(paths, vocabulary)
+    fingerprint = digest.hexdigest()
+    with contextlib.suppress(UserError):  # not there, or damaged
+        kept = read(cache, 'text', made_by='')
+        if kept.get('text_fingerprint') == fingerprint:
+            return fingerprint, kept['tokens'], kept['lengths']
+    tokens, lengths = encode_files(paths, vocabulary)
     make_folder(cache.parent)
-    write(cache, {'kind': 'text', 'made_of': made_of, 'pieces': pieces, 'lengths': lengths})
-    return made_of, pieces, lengths
+    write(cache, {'kind': 'text', 'text_fingerprint': fingerprint, 'tokens': tokens, 'lengths': lengths})
+    return fingerprint, tokens, lengths
 
 
 class Bitext:
-    """The sentence pairs of one split, all directions together.
+    """The sentence pairs of one split, all tasks together.
 
     A pair is three numbers: its two lines and its task. All lines of all files are numbered through, and lie end to end
-    in the tensor `pieces`, each file once, however many directions use it: `start` and `length` say where.
+    in the tensor `tokens`, each file once, however many tasks use it: `start` and `length` say where.
     """
 
-    def __init__(self, corpus, split, directions, vocabulary, max_len, folder):
-        """Read and encode `split` of these directions; max_len positions must hold a sentence with its tag and </s>.
+    def __init__(self, corpus, split, tasks, vocabulary, max_len, folder):
+        """Read and encode `split` of these tasks; max_len positions must hold a sentence with its tag and </s>.
 
         What was encoded is kept in `folder`, so that the next start on the same text takes it from there.
         """
-        self.tags = torch.tensor([[vocabulary.tag(language) for language in direction.split('-')]
-                                  for direction in directions])  # (N, 2)
-        files = [corpus.files(split, direction) for direction in directions]
+        self.tags = torch.tensor([[vocabulary.tag(language) for language in split_task(task)]
+                                  for task in tasks])  # (N, 2)
+        files = [corpus.files(split, task) for task in tasks]
         paths = list(dict.fromkeys(path for pair in files for path in pair))
-        self.made_of, self.pieces, lengths = load_pieces(paths, vocabulary, Path(folder) / f'{split}.text.pt')
+        self.text_fingerprint, self.tokens, lengths = load_tokens(paths, vocabulary, Path(folder) / f'{split}.text.pt')
         self.length = torch.cat(lengths)  # (lines of all files,)
         self.start = self.length.cumsum(0) - self.length  # (lines of all files,)
         numbers = dict(zip(paths, torch.arange(len(self.length)).split([len(of_file) for of_file in lengths])))
@@ -170,7 +228,7 @@ class Bitext:
         picked = torch.cat(picked)
         return picked[torch.randperm(len(picked), generator=generator)]
 
-    def into_batches(self, order, batch_tokens):
+    def make_batches(self, order, batch_tokens):
         """Cut the pairs `order` (n,) into index tensors, one a batch: sentences of like length together, tasks mixed.
 
         A batch has at most `batch_tokens` positions on its longer side, padding included, but at least one pair.
@@ -186,30 +244,21 @@ class Bitext:
                 start, widest = i, width
         return batches + [order[start:]]
 
-    def epochs(self, batch_tokens, temperature, seed):
+    def train_batches(self, batch_tokens, temperature, seed):
         """Index tensors of training batches without end: a new sample each epoch, batches in random order."""
         generator = torch.Generator().manual_seed(seed)
         while True:
-            batches = self.into_batches(self.sample(temperature, generator), batch_tokens)
+            batches = self.make_batches(self.sample(temperature, generator), batch_tokens)
             yield from (batches[i] for i in torch.randperm(len(batches), generator=generator).tolist())
 
-    def in_order(self, batch_tokens):
+    def eval_batches(self, batch_tokens):
         """Every pair once, the same batches each time: validation and recording."""
-        for index in self.into_batches(torch.arange(len(self)), batch_tokens):
+        for index in self.make_batches(torch.arange(len(self)), batch_tokens):
             yield self.batch(index)
 
     def batch(self, index):
         """The pairs `index` (B,) as a padded Batch."""
         tags = self.tags[self.task[index]]  # (B, 2)
-        src, tgt = self._rows(tags[:, 0], self.src[index]), self._rows(tags[:, 1], self.tgt[index])
-        return Batch(src, tgt, self.task[index])
-
-    def _rows(self, tags, lines):
-        """<tag> pieces </s> PAD ... of lines (B,); returns (B, longest + 2)."""
-        starts, lengths = self.start[lines], self.length[lines].long()  # (B,) each
-        column = torch.arange(max(lengths.tolist(), default=0))  # (longest,); of several processes one may get no line
-        inside = column < lengths[:, None]  # (B, longest)
-        pieces = torch.full(inside.shape, PAD)
-        pieces[inside] = self.pieces[(starts[:, None] + column)[inside]].long()
-        rows = torch.cat([tags[:, None], pieces, torch.full_like(tags, PAD)[:, None]], dim=1)  # (B, longest + 2)
-        return rows.scatter_(1, lengths[:, None] + 1, EOS)
+        src, tgt = self.src[index], self.tgt[index]  # (B,) each: numbers of lines
+        return Batch(make_rows(tags[:, 0], self.tokens, self.start[src], self.length[src].long()),
+                     make_rows(tags[:, 1], self.tokens, self.start[tgt], self.length[tgt].long()), self.task[index])

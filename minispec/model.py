@@ -6,7 +6,7 @@ A *task* is a translation direction, such as en-de. Symbols, the same in every f
     S  source length             F  FFN neurons, d_ff         L  FFN layers: the encoder's first, then the decoder's
     T  target length             H  attention heads           V  vocabulary size
 
-(Where a module serves encoder and decoder alike, its rows are T long on either side.)
+(A module that serves encoder and decoder alike writes T for the length of either.)
 
 Everything but the masks is the pre-norm Transformer that multilingual translation commonly uses: one embedding table
 for source, target and output, sinusoidal positions, ReLU in the feed-forward networks.
@@ -18,24 +18,29 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-PAD = 0  # the token that fills a batch's short rows; attention, loss and neuron counts never see it
+PAD, UNK, EOS = 0, 1, 2  # ids of every vocabulary: padding, which is never seen or counted; unknown; end of sentence
 
 
 @dataclass
 class Config:
-    """The shape of a model; a checkpoint carries it, so that weights are never loaded into another shape."""
+    """The shape of a model. A checkpoint carries it beside the weights."""
     vocab_size: int
     n_tasks: int
     d_model: int = 128
-    d_ff: int | list = 256  # neurons of each FFN layer; in a slim model a list of L numbers
+    d_ff: int = 256
     layers: int = 2  # in the encoder, and again in the decoder: L = 2 * layers
     heads: int = 4
     dropout: float = 0.1
     max_len: int = 256  # positions, the language tag and the end of sentence included
 
 
+def target_mask(tgt):
+    """Which of tgt[:, 1:] are tokens to predict, and not padding: tgt (B, T + 1) gives (B, T)."""
+    return tgt[:, 1:] != PAD
+
+
 class Attention(nn.Module):
-    """Multi-head attention. Keys and values come from outside, so that decoding can compute them once and keep them."""
+    """Multi-head attention. The caller computes keys and values, so that decoding can cache them."""
 
     def __init__(self, config):
         super().__init__()
@@ -53,9 +58,9 @@ class Attention(nn.Module):
         return self.split_heads(keys), self.split_heads(values)
 
     def forward(self, x, keys, values, mask=None, causal=False):
-        """Let x (B, T, D) look at the keys: where `mask` (B, 1, 1, S) is true, or if causal, none that comes later.
+        """Attend from x (B, T, D) to the keys. Returns (B, T, D).
 
-        Returns (B, T, D).
+        `mask` (B, 1, 1, S) is true where attention is allowed; `causal` hides later positions.
         """
         queries = self.split_heads(self.query(x))  # (B, H, T, D/H)
         attend = nn.functional.scaled_dot_product_attention
@@ -64,27 +69,29 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """FFN_t(H) = (ReLU(H W1 + b1) * m_t) W2 + b2, the masked network of Eq. 2 and 3.
+    """The masked network of Eq. 2 and 3: FFN_t(x) = (ReLU(x W1 + b1) * m_t) W2 + b2.
 
-    A neuron with m_t = 0 is off for task t. Its output is exactly 0, and so is the gradient that sentences of t send
-    to its row of W1, its entry of b1 and its column of W2: forward and backward, t runs through its own neurons alone.
+    A neuron with m_t = 0 is off for task t. Its output is exactly 0. So is the gradient that sentences of t send to its
+    row of W1, its entry of b1 and its column of W2.
     """
 
     def __init__(self, d_model, d_ff):
         super().__init__()
         self.w1 = nn.Linear(d_model, d_ff)
-        self.relu = nn.ReLU()  # a module, not a function, so that `neurons.record` can listen to its output
+        self.relu = nn.ReLU()  # a module, so that `neurons.record` can hook its output
         self.w2 = nn.Linear(d_ff, d_model)
 
     def forward(self, x, mask):
-        """x (B, T, D); mask (B, 1, F), each sentence's row being its task's m_t. Returns (B, T, D)."""
+        """x (B, T, D); mask (B, 1, F) holds m_t of each sentence's task. Returns (B, T, D)."""
         h = self.relu(self.w1(x))  # (B, T, F)
         return self.w2(h * mask)  # (B, T, D)
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout, which on a CPU draws random numbers one by one: 11% of a training step. Here one number in 64 bits
-    serves four values: 3%. So p is rounded down to a multiple of 2^-16: 0.1 to 0.09999."""
+    """nn.Dropout with cheaper random numbers on a CPU: one of 64 bits serves four values.
+
+    That takes 3% of a training step instead of 11%. p is rounded down to a multiple of 2^-16: 0.1 to 0.09999.
+    """
 
     def forward(self, x):
         if not self.training or x.device.type != 'cpu':
@@ -96,10 +103,12 @@ class Dropout(nn.Dropout):
 
 
 class EncoderLayer(nn.Module):
-    def __init__(self, config, d_ff):
+    """Self-attention and FFN, each normalized before and added after (pre-norm)."""
+
+    def __init__(self, config):
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(config.d_model), Attention(config)
-        self.ffn_norm, self.ffn = nn.LayerNorm(config.d_model), FeedForward(config.d_model, d_ff)
+        self.ffn_norm, self.ffn = nn.LayerNorm(config.d_model), FeedForward(config.d_model, config.d_ff)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x, src_mask, ffn_mask):
@@ -110,34 +119,37 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, config, d_ff):
+    """Causal self-attention, attention to the source, and FFN (pre-norm)."""
+
+    def __init__(self, config):
         super().__init__()
         self.self_norm, self.self_attention = nn.LayerNorm(config.d_model), Attention(config)
         self.cross_norm, self.cross_attention = nn.LayerNorm(config.d_model), Attention(config)
-        self.ffn_norm, self.ffn = nn.LayerNorm(config.d_model), FeedForward(config.d_model, d_ff)
+        self.ffn_norm, self.ffn = nn.LayerNorm(config.d_model), FeedForward(config.d_model, config.d_ff)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x, cache, src_mask, ffn_mask):
-        """x (B, T, D), the tokens after those in `cache`, to which theirs are added. Returns (B, T, D).
+        """x (B, T, D): tokens that follow those in `cache`, which grows by them. Returns (B, T, D).
 
-        In beam search x is (B*K, T, D): the K hypotheses of a sentence, one below the other.
+        In beam search x has B * beam rows: the hypotheses of one sentence stand one below the other.
         """
         h = self.self_norm(x)
         cache.append(*self.self_attention.keys_values(h))
-        # Several tokens at once come with an empty cache, where each may see those up to itself; one alone may see all.
+        # Training passes all tokens with an empty cache and needs a causal mask. Decoding passes one token, which may
+        # attend to the whole cache.
         x = x + self.dropout(self.self_attention(h, cache.keys, cache.values, causal=x.size(1) > 1))
-        h = self.cross_norm(x)  # (B*K, T, D)
-        if len(x) > len(cache.src_keys):  # hypotheses of one sentence see the same source, as if one after the other
-            h = h.view(len(cache.src_keys), -1, x.size(-1))  # (B, K*T, D)
-        h = self.cross_attention(h, cache.src_keys, cache.src_values, src_mask)  # (B, K*T, D)
-        x = x + self.dropout(h.view_as(x))
+        h = self.cross_norm(x)  # (B * beam, T, D)
+        if len(x) > len(cache.src_keys):  # all hypotheses of a sentence read the same source: put them into one row
+            h = h.view(len(cache.src_keys), -1, x.size(-1))  # (B, beam * T, D)
+        h = self.cross_attention(h, cache.src_keys, cache.src_values, src_mask)  # (B, beam * T, D)
+        x = x + self.dropout(h.view_as(x))  # (B * beam, T, D)
         return x + self.dropout(self.ffn(self.ffn_norm(x), ffn_mask))
 
 
 class LayerCache:
-    """What one decoder layer remembers: keys and values of the source (computed once) and of the target so far.
+    """Keys and values of one decoder layer: of the source, computed once, and of the target so far.
 
-    In beam search the target's have B*K rows, the source's still B: sentences share theirs among their K hypotheses.
+    In beam search the target's have B * beam rows. The source's have B: the hypotheses of a sentence share them.
     """
 
     def __init__(self, src_keys, src_values):
@@ -150,27 +162,26 @@ class LayerCache:
         self.values = torch.cat([self.values, values], dim=2)
 
     def select(self, rows, sentences):
-        """Keep these rows of the target's, in this order: hypotheses that go on; and these sentences of the source."""
+        """Keep these `rows` of the target, in this order, and these `sentences` of the source."""
         self.keys, self.values = self.keys[rows], self.values[rows]
-        if len(sentences) < len(self.src_keys):  # seldom, and the source's are the larger
+        if len(sentences) < len(self.src_keys):  # else spare the copy: the source's are large
             self.src_keys, self.src_values = self.src_keys[sentences], self.src_values[sentences]
 
 
 class Transformer(nn.Module):
-    """One multilingual encoder-decoder; `masks` (N, L, F) says which FFN neurons each task has, at first all."""
+    """One multilingual encoder-decoder. `masks` (N, L, F) says which FFN neurons each task has: at first, all."""
 
     def __init__(self, config):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)  # source, target and output in one
-        d_ff = config.d_ff if isinstance(config.d_ff, list) else [config.d_ff] * (2 * config.layers)
-        self.encoder = nn.ModuleList(EncoderLayer(config, own) for own in d_ff[:config.layers])
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.encoder_norm = nn.LayerNorm(config.d_model)
-        self.decoder = nn.ModuleList(DecoderLayer(config, own) for own in d_ff[config.layers:])
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.decoder_norm = nn.LayerNorm(config.d_model)
         self.dropout = Dropout(config.dropout)
         self.register_buffer('positions', sinusoids(config.max_len, config.d_model), persistent=False)
-        self.register_buffer('masks', all_on(d_ff, config.n_tasks))
+        self.register_buffer('masks', torch.ones(config.n_tasks, 2 * config.layers, config.d_ff, dtype=torch.bool))
         nn.init.normal_(self.embedding.weight, std=config.d_model ** -0.5)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -185,27 +196,29 @@ class Transformer(nn.Module):
     def task_masks(self, task):
         """The FFN masks of sentences with tasks `task` (B,): L tensors (B, 1, F), one for each layer."""
         masks = self.masks[task].unsqueeze(2).unbind(1)  # (B, L, F) -> (B, L, 1, F) -> L x (B, 1, F)
-        return [mask[..., :ffn.w1.out_features] for mask, ffn in zip(masks, self.ffns)]  # a slim layer is narrower
+        return [mask[..., :ffn.w1.out_features] for mask, ffn in zip(masks, self.ffns)]  # a narrowed FFN has fewer
 
     @torch.no_grad()
-    def slim(self, task):
-        """A model of one task that holds this task's neurons alone: the same function up to rounding, and smaller.
+    def narrow(self, neurons):
+        """Keep only the neurons (F_l,) of each of the L layers, all of them on, for one task with index 0."""
+        for ffn, kept in zip(self.ffns, neurons):
+            ffn.w1.out_features = ffn.w2.in_features = len(kept)
+            ffn.w1.weight = nn.Parameter(ffn.w1.weight[kept])  # (F_l, D)
+            ffn.w1.bias = nn.Parameter(ffn.w1.bias[kept])  # (F_l,)
+            ffn.w2.weight = nn.Parameter(ffn.w2.weight[:, kept])  # (D, F_l)
+        self.config = replace(self.config, n_tasks=1)
+        self.masks = torch.zeros_like(self.masks[:1])  # (1, L, F)
+        for layer, ffn in enumerate(self.ffns):
+            self.masks[0, layer, :ffn.w1.out_features] = True
 
-        In it, the task has index 0, and every neuron is on.
-        """
-        slim = copy.deepcopy(self)
-        kept = [mask.nonzero().flatten() for mask in self.masks[task]]  # L x (F_l,)
-        for ffn, neurons in zip(slim.ffns, kept):
-            ffn.w1.out_features = ffn.w2.in_features = len(neurons)
-            ffn.w1.weight = nn.Parameter(ffn.w1.weight[neurons])  # (F_l, D)
-            ffn.w1.bias = nn.Parameter(ffn.w1.bias[neurons])  # (F_l,)
-            ffn.w2.weight = nn.Parameter(ffn.w2.weight[:, neurons])  # (D, F_l)
-        slim.config = replace(self.config, n_tasks=1, d_ff=[len(neurons) for neurons in kept])
-        slim.masks = all_on(slim.config.d_ff, 1).to(self.masks.device)
-        return slim
+    def sub_network(self, task):
+        """A smaller model of this task alone, with its neurons and no others: the same function up to rounding."""
+        extracted = copy.deepcopy(self)
+        extracted.narrow([mask.nonzero().flatten() for mask in self.masks[task]])  # L x (F_l,)
+        return extracted
 
     def embed(self, tokens, start=0):
-        """Embed tokens (B, T) that stand at positions start, start + 1, ... Returns (B, T, D)."""
+        """Embed tokens (B, T) at positions start, start + 1, ... Returns (B, T, D)."""
         x = self.embedding(tokens) * math.sqrt(self.config.d_model)  # (B, T, D)
         return self.dropout(x + self.positions[start:start + tokens.size(1)])
 
@@ -218,7 +231,7 @@ class Transformer(nn.Module):
         return self.encoder_norm(x), src_mask
 
     def new_cache(self, memory):
-        """The decoder's caches, one a layer, before the first target token; memory (B, S, D)."""
+        """The caches of all decoder layers, before the first target token; memory (B, S, D) is the encoder's output."""
         return [LayerCache(*layer.cross_attention.keys_values(memory)) for layer in self.decoder]
 
     def decode(self, tgt, task, cache, src_mask):
@@ -233,19 +246,14 @@ class Transformer(nn.Module):
         return nn.functional.linear(x, self.embedding.weight)
 
     def forward(self, src, tgt, task):
-        """The decoder's output (n, D) at the n tokens of tgt[:, 1:] that are not PAD, each given those before it.
+        """The decoder's output (n, D) at the n tokens of tgt[:, 1:] that are not PAD, each predicted from those before.
 
-        src (B, S) and tgt (B, T + 1) are rows <tag> pieces </s> PAD ..., task (B,) indexes `masks`. `project` makes
-        scores of it. Padding is not projected at all: the vocabulary's product is the largest of the model.
+        src (B, S) and tgt (B, T + 1) are rows as `data.py` lays them out, task (B,) indexes `masks`. `project` turns
+        the output into scores. Padding is left out, because the product with the vocabulary is the largest of all.
         """
         memory, src_mask = self.encode(src, task)
         x = self.decode(tgt[:, :-1], task, self.new_cache(memory), src_mask)  # (B, T, D)
-        return x[tgt[:, 1:] != PAD]  # (n, D)
-
-
-def all_on(d_ff, n_tasks):
-    """Masks (N, L, F) that are true at every neuron of layers with d_ff (L,) neurons; F is the widest layer's."""
-    return (torch.arange(max(d_ff)) < torch.tensor(d_ff)[:, None]).repeat(n_tasks, 1, 1)  # (L, F) -> (N, L, F)
+        return x[target_mask(tgt)]  # (n, D)
 
 
 def sinusoids(length, d_model):

@@ -1,12 +1,9 @@
-"""The one training loop that train.py and specialize.py share, with what it stands on: device, precision, schedule."""
-import contextlib
+"""The one training loop that train.py and specialize.py share: loss, schedule, steps, validation, curve."""
 import math
-import os
 import shlex
-import signal
 import sys
-import threading
 import time
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
 import torch
@@ -16,81 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from minispec import UserError
-from minispec.checkpoint import make_folder, save_checkpoint
-from minispec.model import PAD
-
-
-def pick_device(name):
-    """The device that `--device` names; auto takes CUDA, else MPS (Apple), else the CPU."""
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-    if name == 'cuda':
-        name = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'  # under torchrun, each process has a GPU of its own
-    try:
-        if torch.zeros(1, device=name).device.type in ('cpu', 'cuda', 'mps'):
-            return torch.device(name)
-    except Exception:  # torch's answers to a device that it does not know, or that is not there, are many
-        pass
-    raise UserError(f'--device {name}: this machine has no such device; try --device auto')
-
-
-def processes():
-    """Which of torchrun's processes this is, and of how many: (rank, world). Without torchrun (0, 1).
-
-    They train as one: each takes every world-th sentence of every batch, and its own random numbers; gradients, losses
-    and numbers of tokens are summed over all; the first alone writes files, and speaks (see `cli.run`).
-    """
-    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
-
-
-def join_processes(model, device):
-    """The model as torchrun's processes train it together; without torchrun, the model itself."""
-    if not distributed.is_torchelastic_launched():
-        return model
-    if device.type == 'cuda':
-        torch.cuda.set_device(device)  # nccl works on the current one
-    distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
-    return DistributedDataParallel(model)
-
-
-def summed(numbers):
-    """The sum of a tensor over all processes."""
-    if distributed.is_initialized():
-        distributed.all_reduce(numbers)
-    return numbers
-
-
-def pick_dtype(name, model, batch):
-    """The precision that `--dtype` names. auto: bfloat16 where it is at least 1.5 times as fast as float32.
-
-    That is measured, because nothing else tells. Some CPUs have no instructions for bfloat16 and are a hundred times
-    slower with it, which one product shows. Others multiply several times as fast, and lose in casts what they gain if
-    the model is small, which only a pass through the model shows, forward and backward.
-    """
-    if name != 'auto':
-        return getattr(torch, name)
-    device = model.masks.device
-    if device.type == 'mps':
-        return torch.float32  # autocast on MPS is young, and float32 is safe
-    src, tgt, task = batch.to(device)
-    x = torch.ones(512, 512, device=device, requires_grad=True)
-
-    def seconds(work, dtype):
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                total = work().float().sum()
-            total.backward()
-            total.item()  # waits for the device
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    model.eval()  # dropout draws no random numbers here
-    works = (lambda: x @ x), (lambda: model.project(model(src, tgt, task)))
-    faster = all(1.5 * seconds(work, torch.bfloat16) < seconds(work, torch.float32) for work in works)
-    model.zero_grad()
-    return torch.bfloat16 if faster else torch.float32
+from minispec.checkpoint import save_checkpoint
+from minispec.files import make_folder, write
+from minispec.runtime import all_reduce_sum, deferred_ctrl_c, pick_device, pick_dtype, rank_and_world_size, wrap_ddp
 
 
 def learning_rate(step, steps, peak):
@@ -100,12 +25,12 @@ def learning_rate(step, steps, peak):
 
 
 class SmoothedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of the scores x W^T (n, V) against smoothed targets, with its gradient, in slices of the n tokens.
+    """Cross-entropy of the scores x W^T (n, V) against smoothed targets, with its gradient, in slices of 512 tokens.
 
-    A target is 1 - smoothing on the right token plus smoothing spread over all V; the gradient by the scores is softmax
+    A target is 1 - smoothing on the right token plus smoothing spread over all V. The gradient by the scores is softmax
     minus target. The scores are the largest tensor of a step, and autograd would pass over them some ten times in main
-    memory. A slice is turned into its gradient while it is in the processor's cache, and then forgotten: on a CPU the
-    step takes 0.8 of the time, and the memory of a batch no longer grows by (n, V).
+    memory. A slice is turned into its gradient while it is in the processor's cache, and then forgotten. On a CPU the
+    step takes 0.8 of the time, and the memory of a batch does not grow by (n, V).
     """
 
     @staticmethod
@@ -114,8 +39,8 @@ class SmoothedCrossEntropy(torch.autograd.Function):
         losses, grad_x, grad_weight = [], torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
         for rows, right, grad in zip(x.split(512), targets[:, None].split(512), grad_x.split(512)):
             log_p = (rows @ weight.T).float().log_softmax(-1)  # (512, V)
-            own = log_p.gather(1, right).squeeze(1)  # (512,)
-            losses.append(-(1 - smoothing) * own - smoothing * log_p.mean(-1))
+            of_right = log_p.gather(1, right).squeeze(1)  # (512,)
+            losses.append(-(1 - smoothing) * of_right - smoothing * log_p.mean(-1))
             by_scores = log_p.exp_().sub_(smoothing / log_p.size(1))  # (512, V), in the memory of log_p
             by_scores = by_scores.scatter_add_(1, right, log_p.new_full(right.shape, smoothing - 1)).to(x.dtype)
             torch.mm(by_scores, weight, out=grad)  # (512, D)
@@ -132,165 +57,204 @@ class SmoothedCrossEntropy(torch.autograd.Function):
 
 
 class Diverged(ArithmeticError):
-    """The loss is not a number; its argument is the list of the tasks whose loss it is."""
+    """The loss is not a number; its argument lists the tasks (indices) whose loss it is."""
 
 
-def update(model, optimizer, batches, dtype):
+def make_optimizer(model):
+    """Adam as in the paper. No weight decay: it would move the weights of neurons that are off, whose gradient is 0."""
+    return torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
+
+
+def train_step(model, optimizer, batches, dtype):
     """One step of the optimizer on the mean loss of all target tokens in `batches`. Returns that loss, and the tokens.
 
-    Each batch's loss is divided by the tokens of all of them, so that a step over four small batches is a step over
-    one large one; and by those of all processes, if `model` is a DistributedDataParallel, so that a step of several is
-    a step of one. Raises Diverged, before the step, if a loss is not a number.
+    Each batch's loss is divided by the tokens of all batches and all processes. So a step over four small batches, or
+    by four processes, is a step over one large batch. Raises Diverged, before the step, if a loss is not a number.
     """
     core = model.module if isinstance(model, DistributedDataParallel) else model
-    device, (_, world) = core.masks.device, processes()
+    device, (_, world_size) = core.masks.device, rank_and_world_size()
     model.train()
-    tokens = summed(torch.tensor(sum(int((batch.tgt[:, 1:] != PAD).sum()) for batch in batches), device=device)).item()
+    tokens = all_reduce_sum(torch.tensor(sum(len(batch.targets()[0]) for batch in batches), device=device)).item()
     total = torch.zeros((), device=device)
     for batch in batches:
-        src, tgt, task = batch.to(device)
-        real = tgt[:, 1:] != PAD  # (B, T)
+        batch = batch.to(device)
+        targets, target_tasks = batch.targets()  # (n,) each
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            x = model(src, tgt, task)  # (n, D)
-        weight = core.embedding.weight.to(dtype)
-        loss, each = SmoothedCrossEntropy.apply(x.to(dtype), weight, tgt[:, 1:][real])  # (), (n,)
+            x = model(*batch)  # (n, D)
+        loss, each = SmoothedCrossEntropy.apply(x.to(dtype), core.embedding.weight.to(dtype), targets)  # (), (n,)
         if not loss.isfinite():
-            token_task = task[:, None].expand_as(real)[real]  # (n,)
-            raise Diverged(token_task[~each.isfinite()].unique().tolist())
-        (loss * (world / tokens)).backward()  # DistributedDataParallel takes the mean of processes; this, the sum
+            raise Diverged(target_tasks[~each.isfinite()].unique().tolist())
+        (loss * (world_size / tokens)).backward()  # DistributedDataParallel takes the mean over processes, not the sum
         total += loss.detach() / tokens
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return summed(total).item(), tokens
+    return all_reduce_sum(total).item(), tokens
 
 
 @torch.no_grad()
 def validate(model, data, batch_tokens, dtype=torch.float32):
-    """Loss of each direction, (N,), in nats per target token: teacher-forced, without dropout and label smoothing."""
-    device, (rank, world) = model.masks.device, processes()
+    """Loss of each task (N,) in nats per target token: teacher-forced, without dropout and label smoothing."""
+    device, (rank, world_size) = model.masks.device, rank_and_world_size()
     model.eval()
     sums = torch.zeros(2, model.config.n_tasks, dtype=torch.double)  # (2, N): losses, and tokens
-    for batch in islice(data.in_order(batch_tokens), rank, None, world):
-        src, tgt, task = batch.to(device)
-        real = tgt[:, 1:] != PAD  # (B, T)
+    for batch in islice(data.eval_batches(batch_tokens), rank, None, world_size):
+        batch = batch.to(device)
+        targets, target_tasks = batch.targets()  # (n,) each
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            scores = model.project(model(src, tgt, task))  # (n, V)
-        each = cross_entropy(scores.float(), tgt[:, 1:][real], reduction='none')  # (n,)
-        token_task = task[:, None].expand_as(real)[real].cpu()  # (n,)
-        sums.index_add_(1, token_task, torch.stack([each, torch.ones_like(each)]).cpu().double())  # MPS has no doubles
-    if world > 1:
-        sums = summed(sums.to(device)).cpu()
+            scores = model.project(model(*batch))  # (n, V)
+        each = cross_entropy(scores.float(), targets, reduction='none').cpu().double()  # (n,); MPS has no doubles
+        sums.index_add_(1, target_tasks.cpu(), torch.stack([each, torch.ones_like(each)]))
+    if world_size > 1:
+        sums = all_reduce_sum(sums.to(device)).cpu()
     return sums[0] / sums[1]
 
 
-@contextlib.contextmanager
-def noting_ctrl_c():
-    """A list into which a first Ctrl-C puts something instead of breaking off what goes on; a second one breaks off."""
-    noted = []
-    if threading.current_thread() is not threading.main_thread():  # others cannot have Ctrl-C
-        yield noted
-        return
+@dataclass
+class Progress:
+    """How far a training has come: beside weights and optimizer, all that a resumed run needs."""
+    text: str  # fingerprint of the training text
+    step: int = 0
+    best: float = math.inf  # lowest mean validation loss
+    best_step: int = 0
+    seconds: float = 0.0  # that it has taken
+    window_start: float = 0.0  # the value of `seconds` after the last validation
+    loss_sum: float = 0.0  # smoothed loss since the last validation, summed over tokens
+    token_sum: int = 0
+    curve: list = field(default_factory=list)  # rows of the CSV file, without its header
 
-    def note(*_):
-        noted.append(True)
-        signal.signal(signal.SIGINT, before)
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if noted:  # too late for what went on to take notice
-        raise KeyboardInterrupt
+    def add_step(self, loss, tokens, seconds):
+        """A step with this mean loss, `seconds` after the start."""
+        self.loss_sum += loss * tokens
+        self.token_sum += tokens
+        self.seconds = seconds
+
+    def speed(self):
+        """Target tokens a second since the last validation."""
+        return self.token_sum / (self.seconds - self.window_start)
 
 
-def prepare(model, valid, args):
-    """What `update` needs: the model on its device, as all processes train it; Adam, new; and the precision."""
+def prepare(checkpoint, train_data, args):
+    """What the loop needs: the model as all processes train it, its optimizer, the precision, and the Progress."""
     device = pick_device(args.device)
-    model.to(device)
-    chosen = [pick_dtype(args.dtype, model, next(valid.in_order(args.batch_tokens)))]
-    parallel = join_processes(model, device)
-    if distributed.is_initialized():
-        distributed.broadcast_object_list(chosen)  # each has measured by itself; the first's holds
-    # No weight decay: it would move the weights of neurons that are off, whose gradient is exactly 0.
-    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
-    return parallel, optimizer, *chosen
+    wrapped = wrap_ddp(checkpoint.model.to(device), device)
+    optimizer = make_optimizer(checkpoint.model)
+    progress = Progress(train_data.text_fingerprint)
+    if checkpoint.training is not None:
+        progress = Progress(**checkpoint.training['progress'])
+        if progress.text != train_data.text_fingerprint:
+            raise UserError('--resume: the training text is not that of the run that was interrupted; start anew')
+        optimizer.load_state_dict(checkpoint.training['optimizer'])
+    return wrapped, optimizer, pick_dtype(args.dtype, device), progress
 
 
-def train(checkpoint, data, valid, path, args):
-    """Train checkpoint.model in place for args.steps updates and keep the best weights, by validation loss, in `path`.
+def train(checkpoint, train_data, valid_data, path, args):
+    """Train checkpoint.model in place for args.steps steps and keep the best weights, by validation loss, in `path`.
 
-    Every args.eval_every steps the loss of each direction is printed and two files are written: `path` if the mean
-    over directions is the lowest yet, and beside it NAME.last.pt, from which a resumed run continues (on a CPU to the
-    last bit). Ends early after args.patience evaluations without a new best. Returns the best mean loss.
+    Every args.eval_every steps the model is validated, a row is printed, and up to three files are written: `path` if
+    the mean over tasks is the lowest yet; NAME.last.pt, from which a resumed run goes on (on a CPU to the last bit);
+    the training curve NAME.csv. Ends early after args.patience validations without a new best. Returns the best mean.
     After a Ctrl-C it finishes the step, writes NAME.last.pt and raises KeyboardInterrupt with the command to go on.
     Raises UserError if the loss is no longer a number, or if the data is not that of the run to be resumed.
     """
     make_folder(path.parent)
     model, tasks = checkpoint.model, checkpoint.tasks
-    parallel, optimizer, dtype = prepare(model, valid, args)
-    device, (rank, world) = model.masks.device, processes()
-    args.dtype = str(dtype)[6:]  # for a resumed run, too
-    step, best, best_step, seconds = 0, float('inf'), 0, 0.0
-    if state := checkpoint.training:
-        step, best, best_step, seconds = state['step'], state['best'], state['best_step'], state['seconds']
-        if state['text'] != data.made_of:
-            raise UserError('--resume: the training text is not that of the run that was interrupted; start anew')
-        optimizer.load_state_dict({**optimizer.state_dict(), 'state': state['optimizer']['state']})
-    order = islice(data.epochs(args.batch_tokens, args.temperature, args.seed), step * args.accumulate, None)
-
-    print(f'{sum(p.numel() for p in model.parameters()):,} parameters on {device.type} in {args.dtype}; '
-          f'{len(data):,} training pairs, {data.n_dropped:,} left out (empty on a side, or too long)')
-    print(f'   step  train loss   valid: mean  {"  ".join(tasks)}   target tokens/s    time')
-    start, window, loss_sum, token_sum = time.monotonic() - seconds, time.monotonic(), 0.0, 0
-    info = dict(checkpoint.info)
-    with noting_ctrl_c() as interrupted, \
-            tqdm(total=args.steps, initial=step, unit='step', disable=rank > 0 or None, dynamic_ncols=True) as bar:
-        while step < args.steps and step - best_step < args.patience * args.eval_every:
-            step += 1
-            for group in optimizer.param_groups:
-                group['lr'] = learning_rate(step, args.steps, args.lr)
+    wrapped, optimizer, dtype, progress = prepare(checkpoint, train_data, args)
+    rank, world_size = rank_and_world_size()
+    batches = train_data.train_batches(args.batch_tokens, args.temperature, args.seed)
+    batches = islice(batches, progress.step * args.accumulate, None)
+    info = {**checkpoint.info, 'settings': {**vars(args), 'dtype': name_of(dtype)}}  # dtype: a resumed run keeps it
+    print_header(model, train_data, dtype)
+    start = time.monotonic() - progress.seconds
+    bar = tqdm(total=args.steps, initial=progress.step, unit='step', disable=rank > 0 or None, dynamic_ncols=True)
+    with deferred_ctrl_c() as interrupted, bar:
+        while progress.step < args.steps and progress.step - progress.best_step < args.patience * args.eval_every:
+            progress.step += 1
+            rate = learning_rate(progress.step, args.steps, args.lr)
+            optimizer.param_groups[0]['lr'] = rate
             # Dropout's random numbers follow from seed and step alone, so that a resumed run need not have saved them.
-            torch.manual_seed(hash((args.seed, step, rank)))
-            batches = [data.batch(index[rank::world]) for index in islice(order, args.accumulate)]
-            try:
-                loss, tokens = update(parallel, optimizer, batches, dtype)
-            except Diverged as diverged:
-                raise UserError(f'the loss of {", ".join(tasks[task] for task in diverged.args[0])} is not a number at '
-                                f'step {step}; what was saved before stays; try a lower --lr')
-            loss_sum, token_sum = loss_sum + loss * tokens, token_sum + tokens
-            speed = token_sum / (time.monotonic() - window)
-            bar.set_postfix_str(f'loss {loss:.3f}, {speed:,.0f} target tokens/s', refresh=False)
+            torch.manual_seed(hash((args.seed, progress.step, rank)))
+            share = [train_data.batch(index[rank::world_size]) for index in islice(batches, args.accumulate)]
+            loss, tokens = checked_step(wrapped, optimizer, share, dtype, progress.step, tasks)
+            progress.add_step(loss, tokens, time.monotonic() - start)
+            bar.set_postfix_str(f'smoothed loss {loss:.3f}, {progress.speed():,.0f} target tokens/s', refresh=False)
             bar.update()
-            info |= {'step': step, 'settings': vars(args)}
-            due = step % args.eval_every == 0 or step == args.steps
+            is_best, due = False, progress.step % args.eval_every == 0 or progress.step == args.steps
             if due:
-                losses = validate(model, valid, args.batch_tokens, dtype)
-                mean = losses.mean().item()
-                if not math.isfinite(mean):
-                    raise UserError(f'the validation loss is {mean} at step {step}; what was saved before stays; '
-                                    'try a lower --lr')
-                each = '  '.join(f'{x:{len(task)}.2f}' for task, x in zip(tasks, losses.tolist()))
-                tqdm.write(f'{step:7,}  {loss_sum / token_sum:10.3f}   {mean:11.3f}  {each}   {speed:15,.0f} '
-                           f'{(time.monotonic() - start) / 60:5.1f} min' + ('  best' if mean < best else ''))
-                info['valid'] = losses.tolist()
-                if mean < best:
-                    best, best_step = mean, step
-                    if rank == 0:
-                        save_checkpoint(path, checkpoint._replace(info=info, training=None))
-                window, loss_sum, token_sum = time.monotonic(), 0.0, 0
-            stop = summed(torch.tensor(len(interrupted), device=device)).item()  # all processes, or none
-            if not (due or stop):
-                continue
-            state = {'text': data.made_of, 'step': step, 'best': best, 'best_step': best_step,
-                     'seconds': time.monotonic() - start, 'optimizer': optimizer.state_dict()}
-            if rank == 0:
-                save_checkpoint(path.with_suffix('.last.pt'), checkpoint._replace(info=info, training=state))
+                losses = validate(model, valid_data, args.batch_tokens, dtype).tolist()
+                is_best = note_validation(progress, losses, rate, start, tasks, args.steps)
+                info['valid'] = losses
+            stop = all_reduce_sum(torch.tensor(len(interrupted), device=model.masks.device)).item()  # for all processes
+            if rank == 0 and (due or stop):
+                save(path, replace(checkpoint, info=info, training=None), progress, optimizer, is_best)
             if stop:
-                launcher = ['torchrun', f'--nproc-per-node={world}', '--'] if world > 1 else ['python']
-                again = shlex.join([*launcher, *(word for word in sys.argv if word != '--resume'), '--resume'])
-                raise KeyboardInterrupt(f'interrupted, and saved after step {step:,}; to go on: {again}')
+                raise KeyboardInterrupt(f'interrupted, and saved after step {progress.step:,}; '
+                                        f'to go on: {command_to_resume(world_size)}')
     if distributed.is_initialized():
-        del parallel  # before what it communicates by, or its end can wait for that of the others for ever
+        del wrapped  # before what it communicates by, or its end can wait for that of the others for ever
         distributed.destroy_process_group()
-    return best
+    return progress.best
+
+
+def checked_step(model, optimizer, batches, dtype, step, tasks):
+    """`train_step`, with a UserError that names the tasks whose loss is not a number."""
+    try:
+        return train_step(model, optimizer, batches, dtype)
+    except Diverged as diverged:
+        raise UserError(f'the loss of {", ".join(tasks[task] for task in diverged.args[0])} is not a number at step '
+                        f'{step}; what was saved before stays; try a lower --lr')
+
+
+def print_header(model, data, dtype):
+    size = sum(p.numel() for p in model.parameters())
+    print(f'{size:,} parameters on {model.masks.device.type} in {name_of(dtype)}; {len(data):,} training pairs, '
+          f'{data.n_dropped:,} left out (empty on a side, or too long)\n'
+          'losses in nats per target token; the smoothed one cannot be compared with the others\n'
+          '           smoothed  validation loss:                                      target       time\n'
+          '   step  train loss    mean  best direction  worst direction     rate     tokens/s       left')
+
+
+def note_validation(progress, losses, rate, start, tasks, steps):
+    """Print a row of the table, add one to the curve, and begin a new window. Returns whether the loss is the best.
+
+    losses: N numbers. Raises UserError if their mean is not a number.
+    """
+    mean = sum(losses) / len(losses)
+    if not math.isfinite(mean):
+        raise UserError(f'the validation loss is {mean} at step {progress.step}; what was saved before stays; '
+                        'try a lower --lr')
+    is_best = mean < progress.best
+    if is_best:
+        progress.best, progress.best_step = mean, progress.step
+    train_loss, speed = progress.loss_sum / progress.token_sum, progress.speed()
+    progress.curve.append([progress.step, train_loss, rate, speed, *losses])
+    progress.seconds = time.monotonic() - start
+    progress.loss_sum, progress.token_sum, progress.window_start = 0.0, 0, progress.seconds
+    ranked = sorted(zip(losses, tasks))
+    (best, best_task), (worst, worst_task) = ranked[0], ranked[-1]
+    minutes_left = progress.seconds / progress.step * (steps - progress.step) / 60
+    tqdm.write(f'{progress.step:7,}  {train_loss:10.3f}  {mean:6.3f}  {best_task:>9} {best:4.2f}  {worst_task:>10} '
+               f'{worst:4.2f}  {rate:7.1e}  {speed:11,.0f}  {minutes_left:5.1f} min' + (' best' if is_best else ''))
+    return is_best
+
+
+def save(path, checkpoint, progress, optimizer, is_best):
+    """Write the training curve, the checkpoint if it is the best, and all that a resumed run needs."""
+    names = ['step', 'smoothed_train_loss', 'learning_rate', 'target_tokens_per_second',
+             *(f'valid_{task}' for task in checkpoint.tasks)]
+    write(path.with_suffix('.csv'), ''.join(','.join(map(str, row)) + '\n' for row in [names, *progress.curve]))
+    checkpoint.info['step'] = progress.step
+    if is_best:
+        save_checkpoint(path, checkpoint)
+    state = {'progress': asdict(progress), 'optimizer': optimizer.state_dict()}
+    save_checkpoint(path.with_suffix('.last.pt'), replace(checkpoint, training=state))
+
+
+def name_of(dtype):
+    return str(dtype).removeprefix('torch.')
+
+
+def command_to_resume(world_size):
+    """The command, as text, that goes on with what sys.argv has started."""
+    launcher = ['torchrun', f'--nproc-per-node={world_size}', '--'] if world_size > 1 else ['python']
+    return shlex.join([*launcher, *(word for word in sys.argv if word != '--resume'), '--resume'])

@@ -1,4 +1,4 @@
-"""Small things that several tests stand on: a tiny model, tiny batches, a tiny corpus. All on the CPU, all offline."""
+"""What several tests stand on: a tiny model, tiny batches, a tiny corpus and its vocabulary. Offline, on the CPU."""
 import sys
 from pathlib import Path
 
@@ -8,15 +8,19 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 torch.set_num_threads(1)  # tensors this small gain nothing from more
 
-from minispec.data import Batch  # noqa: E402
-from minispec.model import PAD, Config, Transformer  # noqa: E402
+from minispec.data import Batch, Vocabulary, read_lines  # noqa: E402
+from minispec.model import EOS, PAD, Config, Transformer  # noqa: E402
+
+WORDS = {'en': 'a the dog cat man sees red big runs eats'.split(),
+         'de': 'ein der Hund Katze Mann sieht rot groß läuft isst'.split(),
+         'fr': 'un le chien chat homme voit rouge grand court mange'.split()}
 
 
-@pytest.fixture
-def model():
+def tiny_model(vocab_size=30, max_len=24):
     """Three tasks, 2 + 2 layers of 16 neurons, no dropout; its masks are random, about half of the neurons each."""
     torch.manual_seed(0)
-    model = Transformer(Config(vocab_size=30, n_tasks=3, d_model=16, d_ff=16, layers=2, heads=2, dropout=0.0, max_len=24))
+    model = Transformer(Config(vocab_size, n_tasks=3, d_model=16, d_ff=16, layers=2, heads=2, dropout=0.0,
+                               max_len=max_len))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:  # biases and norms must not hide mistakes behind their zeros and ones
@@ -32,18 +36,23 @@ def model():
     return model
 
 
-def make_batch(lengths, tasks, seed=0):
-    """Random sentences: `lengths` gives (source, target) pieces of each, tag and </s> not counted."""
+@pytest.fixture
+def model():
+    return tiny_model()
+
+
+def make_batch(lengths, tasks, seed=0, vocab_size=30):
+    """Random sentences: `lengths` gives (source, target) subwords of each, tag and </s> not counted."""
     generator = torch.Generator().manual_seed(seed)
 
     def rows(sizes):
         out = torch.full((len(sizes), max(sizes) + 2), PAD)
         for row, size in zip(out, sizes):
-            row[:size + 2] = torch.randint(3, 30, (size + 2,), generator=generator)
-            row[size + 1] = 2  # </s>
+            row[:size + 2] = torch.randint(3, vocab_size, (size + 2,), generator=generator)
+            row[size + 1] = EOS
         return out
 
-    return Batch(rows([s for s, _ in lengths]), rows([t for _, t in lengths]), torch.tensor(tasks))
+    return Batch(rows([src for src, _ in lengths]), rows([tgt for _, tgt in lengths]), torch.tensor(tasks))
 
 
 @pytest.fixture
@@ -52,17 +61,13 @@ def batch():
     return make_batch([(5, 7), (3, 4), (8, 2), (5, 7)], [0, 1, 2, 1])
 
 
-WORDS = {'en': 'a the dog cat man sees red big runs eats'.split(), 'de': 'ein der Hund Katze Mann sieht rot groß läuft isst'.split(),
-         'fr': 'un le chien chat homme voit rouge grand court mange'.split()}
-
-
 def write_corpus(folder):
     """A line-aligned corpus of three languages: word-for-word ciphers of each other. Returns its folder."""
     folder.mkdir()
     generator = torch.Generator().manual_seed(0)
     for split, n in (('train', 200), ('valid', 30), ('test', 20)):
-        sentences = [torch.randint(10, (int(torch.randint(2, 8, (), generator=generator)),), generator=generator).tolist()
-                     for _ in range(n)]
+        lengths = torch.randint(2, 8, (n,), generator=generator).tolist()
+        sentences = [torch.randint(10, (length,), generator=generator).tolist() for length in lengths]
         for language, words in WORDS.items():
             text = ''.join(' '.join(words[i] for i in sentence) + '\n' for sentence in sentences)
             (folder / f'{split}.{language}').write_text(text, encoding='utf-8', newline='\n')
@@ -72,3 +77,10 @@ def write_corpus(folder):
 @pytest.fixture(scope='session')
 def corpus_folder(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp('corpus') / 'tiny')
+
+
+@pytest.fixture(scope='session')
+def vocabulary(corpus_folder):
+    """90 subwords of the tiny corpus."""
+    lines = [line for language in WORDS for line in read_lines(corpus_folder / f'train.{language}')]
+    return Vocabulary.train(lines, 90, sorted(WORDS))

@@ -2,10 +2,11 @@
 
     python tests/kill_campaign.py --kills 50
 
-Nothing may be half-written: after each kill every .pt in the run folder must load. Training goes on with --resume as
+Nothing may be half-written: after each kill every file in the run folder must load. Training goes on with --resume as
 soon as there is something to go on from. What then differs from the uninterrupted run in a single bit is an error.
 """
 import argparse
+import csv
 import json
 import random
 import subprocess
@@ -20,20 +21,23 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from conftest import write_corpus  # noqa: E402
 
+SMALL = '--vocab-size 90 --d-model 16 --d-ff 32 --layers 1 --heads 2'.split()
 TRAINING = '--steps 40 --eval-every 2 --batch-tokens 200 --dtype float32'.split()
 SCRIPTS = {  # by name: what it writes first, and its command
-    'train': ('base.last.pt', ['train.py', *'--vocab-size 90 --d-model 16 --d-ff 32 --layers 1 --heads 2'.split(), *TRAINING]),
+    'train': ('base.last.pt', ['train.py', *SMALL, *TRAINING]),
     'profile': ('', ['profile.py']),
     'specialize': ('specialized.last.pt', ['specialize.py', *TRAINING]),
     'translate': ('', ['translate.py', '--test', '--beam', '1']),
 }
+SPEED = 3  # the column of the curve that depends on the clock
 
 
 def start(name, run, corpus):
     """Start a script; returns the process and its first line, which it prints when Python and torch are loaded."""
     state, command = SCRIPTS[name]
     command = [*command, '--data', corpus, '--run', run, '--device', 'cpu'] + ['--resume'] * (run / state).is_file()
-    process = subprocess.Popen([sys.executable, ROOT / command[0], *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen([sys.executable, ROOT / command[0], *command[1:]], stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT)
     return process, process.stdout.readline()
 
 
@@ -46,19 +50,32 @@ def finish(name, run, corpus):
     return time.monotonic() - begin
 
 
-def plain(x):
-    """Tensors as lists, and without what differs from run to run: clock and folder."""
+def without_clock(x):
+    """Tensors as lists, and without what differs from run to run: clock, speed and folder."""
     if isinstance(x, dict):
-        return {key: plain(value) for key, value in x.items() if key not in ('seconds', 'run', 'resume', 'model')}
-    return x.tolist() if isinstance(x, torch.Tensor) else [plain(y) for y in x] if isinstance(x, list) else x
+        different = ('seconds', 'window_start', 'run', 'resume', 'model')
+        return {key: [row[:SPEED] + row[SPEED + 1:] for row in value] if key == 'curve' else without_clock(value)
+                for key, value in x.items() if key not in different}
+    if isinstance(x, torch.Tensor):
+        return x.tolist()
+    return [without_clock(y) for y in x] if isinstance(x, list) else x
+
+
+def curve(path):
+    """A training curve as rows of text, without the column of the speed."""
+    with path.open(encoding='utf-8', newline='') as file:
+        rows = list(csv.reader(file))
+    assert rows[0][SPEED] == 'target_tokens_per_second'
+    return [row[:SPEED] + row[SPEED + 1:] for row in rows]
 
 
 def contents(run):
     """All that the scripts left, by file name."""
-    tensors = {path.name: plain(torch.load(path, weights_only=True)) for path in run.glob('*.pt')}
-    texts = {path.name: path.read_bytes() for path in run.glob('test.specialized/*.txt')}
-    scores = {path.name: plain(json.loads(path.read_text(encoding='utf-8'))) for path in run.glob('*/scores.json')}
-    return tensors | texts | scores
+    found = {path.name: without_clock(torch.load(path, weights_only=True)) for path in run.glob('*.pt')}
+    found |= {path.name: curve(path) for path in run.glob('*.csv')}
+    found |= {path.name: path.read_bytes() for path in run.glob('test.specialized/*.txt')}
+    return found | {path.name: without_clock(json.loads(path.read_text(encoding='utf-8')))
+                    for path in run.glob('*/scores.json')}
 
 
 def campaign(kills, seed, folder):

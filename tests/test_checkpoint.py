@@ -1,35 +1,47 @@
-"""What comes in through a file: nothing that runs code, nothing broken, nothing whose parts do not fit."""
+"""What comes in through a file: nothing that runs code, nothing broken, nothing that fills the memory.
+
+What a student's own change makes of an older file is another thing: it is named, and an error in the code stays one.
+"""
 import io
 import os
 import pickle
 import zipfile
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
-from minispec import UserError
-from minispec.checkpoint import (VERSION, Checkpoint, fingerprint, load_activations, load_base, load_checkpoint, load_state,
-                                 save_checkpoint, write)
-from minispec.model import Config, Transformer
+from minispec import UserError, checkpoint
+from minispec import model as model_file
+from minispec.checkpoint import (Checkpoint, checkpoint_name, load_activations, load_base, load_checkpoint, load_state,
+                                 maker, save_activations, save_checkpoint)
+from minispec.data import Vocabulary
+from minispec.files import VERSION
+from minispec.masks import MASKS
+from minispec.model import Config, EncoderLayer, FeedForward, Transformer
 from minispec.neurons import record
-from minispec.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope='module')
-def sound(tmp_path_factory):
-    """A sound checkpoint of two tasks after one step of training, as bytes."""
+def vocabulary():
     lines = ['a dog runs and a cat sleeps', 'ein Hund rennt und eine Katze schläft'] * 9
-    vocabulary = Vocabulary.train(lines, 40, ['de', 'en'])
+    return Vocabulary.train(lines, 40, ['de', 'en'])
+
+
+@pytest.fixture
+def small(vocabulary):
+    """A Checkpoint of two tasks as a training leaves it."""
+    torch.manual_seed(0)
     model = Transformer(Config(len(vocabulary), n_tasks=2, d_model=16, d_ff=8, layers=1, heads=2))
-    path = tmp_path_factory.mktemp('sound') / 'sound.pt'
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    for p in model.parameters():
-        p.grad = torch.ones_like(p)
-    optimizer.step()
-    training = {'text': 'x', 'step': 1, 'best': 2.0, 'best_step': 1, 'seconds': 3.0, 'optimizer': optimizer.state_dict()}
-    info = {'phase': 'base', 'settings': {'steps': 5}}
-    save_checkpoint(path, Checkpoint(model, vocabulary, ['en-de', 'de-en'], info, training))
-    return path.read_bytes()
+    info = {'phase': 'base', 'step': 1, 'settings': {'steps': 5}}
+    return Checkpoint(model, vocabulary, ['en-de', 'de-en'], info, {'progress': {'step': 1}, 'optimizer': {}})
+
+
+@pytest.fixture
+def path(small, tmp_path):
+    """The file base.pt that holds it."""
+    save_checkpoint(tmp_path / 'base.pt', small)
+    return tmp_path / 'base.pt'
 
 
 def refused(path, loader=load_checkpoint):
@@ -40,6 +52,90 @@ def refused(path, loader=load_checkpoint):
     return str(error.value)
 
 
+def outgrown(path):
+    """The one line that a file gets which the code has outgrown."""
+    message = refused(path)
+    assert 'damaged' not in message and 'differ, because one of them has changed' in message
+    return message
+
+
+def edited(path, edit):
+    """Write the file anew with its content changed."""
+    content = torch.load(path, weights_only=True)
+    edit(content)
+    torch.save(content, path)
+
+
+# A student's own change -----------------------------------------------------------------------------------------------
+
+def test_a_new_parameter_is_what_the_file_lacks(path, monkeypatch):
+    original = FeedForward.__init__
+
+    def changed(self, *args):
+        original(self, *args)
+        self.scale = torch.nn.Parameter(torch.ones(1))
+    monkeypatch.setattr(FeedForward, '__init__', changed)
+    assert 'the file lacks weights.encoder.0.ffn.scale, weights.decoder.0.ffn.scale' in outgrown(path)
+
+
+def test_a_parameter_that_is_gone_is_what_the_code_does_not_know(path, monkeypatch):
+    original = Transformer.__init__
+
+    def changed(self, config):
+        original(self, config)
+        del self.encoder_norm
+    monkeypatch.setattr(Transformer, '__init__', changed)
+    assert 'the code does not know weights.encoder_norm.weight, weights.encoder_norm.bias' in outgrown(path)
+
+
+def test_a_new_field_of_the_configuration_is_what_the_file_lacks(path, monkeypatch):
+    @dataclass
+    class Changed(Config):
+        tied: bool = True
+    monkeypatch.setattr(checkpoint, 'Config', Changed)
+    assert 'the file lacks config.tied' in outgrown(path)
+
+
+def test_a_field_that_is_gone_is_what_the_code_does_not_know(path):
+    edited(path, lambda content: content['config'].update(tied=True))
+    assert 'the code does not know config.tied' in outgrown(path)
+
+
+def test_another_shape_is_named(path, monkeypatch):
+    original = FeedForward.__init__
+    monkeypatch.setattr(FeedForward, '__init__', lambda self, d_model, d_ff: original(self, d_model, d_ff + 1))
+    assert 'the shape of encoder.0.ffn.w1.weight, encoder.0.ffn.w1.bias, encoder.0.ffn.w2.weight' in outgrown(path)
+
+
+def test_a_misspelt_name_in_the_model_is_pythons_own_error(path, monkeypatch):
+    original = Transformer.__init__
+
+    def misspelt(self, config):
+        original(self, config)
+        self.encoder_nrom.weight.data.fill_(1.0)
+    monkeypatch.setattr(Transformer, '__init__', misspelt)
+    with pytest.raises(AttributeError, match='encoder_nrom'):
+        load_checkpoint(path)
+
+
+def test_whole_numbers_for_a_dropout_load(small, path):
+    for dropout in (0, 1):
+        model = Transformer(replace(small.model.config, dropout=dropout))
+        save_checkpoint(path, replace(small, model=model))
+        assert load_checkpoint(path).model.config == model.config
+
+
+def test_a_file_of_version_1_is_said_to_be_made_anew(path):
+    edited(path, lambda content: content.update(version=1))
+    for name, made_by in (('base.pt', 'train.py'), ('specialized.pt', 'specialize.py'),
+                          ('dense.pt', 'specialize.py --masks dense')):
+        path = path.rename(path.with_name(name))
+        message = refused(path)
+        assert 'has format 1' in message and f'make it anew with {made_by}' in message and 'damaged' not in message
+
+
+# A stranger's file ----------------------------------------------------------------------------------------------------
+
 class Bomb:
     def __init__(self, path):
         self.path = path
@@ -48,175 +144,145 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_sound_checkpoint_is_taken(sound, tmp_path):
-    (tmp_path / 'a.pt').write_bytes(sound)
-    assert load_checkpoint(tmp_path / 'a.pt').tasks == ['en-de', 'de-en']
-
-
-def test_loading_runs_no_code(sound, tmp_path):
+def test_loading_runs_no_code(tmp_path):
     torch.save({'kind': 'checkpoint', 'version': VERSION, 'config': Bomb(tmp_path / 'boom')}, tmp_path / 'a.pt')
     (tmp_path / 'b.pt').write_bytes(pickle.dumps(Bomb(tmp_path / 'boom')))
     for name in ('a.pt', 'b.pt'):
-        refused(tmp_path / name)
+        assert 'is damaged' in refused(tmp_path / name)
     assert not (tmp_path / 'boom').exists()
     torch.load(tmp_path / 'a.pt', weights_only=False)  # the bomb was a live one
     assert (tmp_path / 'boom').exists()
 
 
-def test_a_file_cut_short_anywhere_is_refused(sound, tmp_path):
-    for size in range(0, len(sound), len(sound) // 40):
-        (tmp_path / 'a.pt').write_bytes(sound[:size])
-        assert 'is damaged' in refused(tmp_path / 'a.pt')
+def test_a_file_cut_short_anywhere_is_refused(path):
+    whole = path.read_bytes()
+    for size in range(0, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:size])
+        assert 'is damaged' in refused(path)
 
 
-def test_a_flipped_bit_in_any_tensor_is_seen(sound, tmp_path):
-    with zipfile.ZipFile(io.BytesIO(sound)) as archive:
+def test_a_flipped_bit_in_any_tensor_is_seen(path):
+    whole = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         entries = [(entry, archive.read(entry)) for entry in archive.infolist() if '/data/' in entry.filename]
     assert len(entries) > 20
     for entry, content in entries:
-        place = sound.index(content, entry.header_offset) + len(content) // 2
-        flipped = bytes([sound[place] ^ 1])
-        (tmp_path / 'a.pt').write_bytes(sound[:place] + flipped + sound[place + 1:])
-        assert 'is damaged' in refused(tmp_path / 'a.pt')
+        place = whole.index(content, entry.header_offset) + len(content) // 2
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+        assert 'is damaged' in refused(path)
 
 
-def change(*keys, to):
-    def edit(content):
-        for key in keys[:-1]:
-            content = content[key]
-        content[keys[-1]] = to
-    return edit
-
-
-def drop(*keys):
-    def edit(content):
-        for key in keys[:-1]:
-            content = content[key]
-        del content[keys[-1]]
-    return edit
-
-
-@pytest.mark.parametrize('edit', [
-    *(drop(key) for key in ('kind', 'version', 'config', 'weights', 'vocabulary', 'tasks', 'info', 'training')),
-    drop('weights', 'encoder.0.ffn.w1.bias'),
-    change('weights', 'encoder.0.ffn.w1.bias', to=torch.zeros(9)),
-    change('weights', 'masks', to=torch.ones(3, 2, 8, dtype=torch.bool)),
-    change('weights', 'extra', to=torch.zeros(1)),
-    change('weights', 'encoder.0.ffn.w1.weight', to=torch.zeros(1).expand(8, 16)),
-    change('config', 'd_ff', to=10 ** 12),
-    change('config', 'd_model', to=10 ** 12),
-    change('config', 'layers', to=10 ** 9),
-    change('config', 'max_len', to=10 ** 12),
-    change('config', 'heads', to=0),
-    change('config', 'heads', to='two'),
-    change('config', 'heads', to=-2),
-    change('config', 'layers', to=0),
-    change('config', 'd_ff', to=[8, 8, 8]),
-    change('config', 'd_ff', to='8'),
-    change('config', 'dropout', to=float('nan')),
-    change('config', 'dropout', to=2.0),
-    change('config', 'unheard of', to=1),
-    drop('config', 'heads'),
-    change('weights', 'encoder.0.ffn.w1.bias', to=torch.full((8,), float('nan'))),
-    change('weights', 'decoder.0.ffn.w2.bias', to=torch.full((16,), float('-inf'))),
-    change('weights', 'masks', to=torch.ones(2, 2, 8)),
-    change('weights', 'masks', to=[True]),
-    change('weights', 'embedding.weight', to=torch.zeros(40, 16, dtype=torch.float64)),
-    change('weights', to=None),
-    change('info', to={}),
-    change('info', 'settings', to=None),
-    change('tasks', to=['en', 'de-en']),
-    change('tasks', to=['en-de-en', 'de-en']),
-    change('tasks', to=['en-de', 'en-de']),
-    change('tasks', to=[1, 2]),
-    change('vocabulary', to=torch.zeros(1, dtype=torch.uint8).expand(10 ** 12)),
-    change('training', to={}),
-    *(drop('training', key) for key in ('text', 'step', 'best', 'best_step', 'seconds', 'optimizer')),
-    change('training', 'step', to='1'),
-    change('training', 'step', to=-1),
-    change('info', 'settings', 'steps', to=0),
-    change('training', 'best', to=float('nan')),
-    change('training', 'best_step', to=2),
-    change('training', 'seconds', to=float('nan')),
-    change('training', 'optimizer', to=[]),
-    drop('training', 'optimizer', 'state', 0),
-    change('training', 'optimizer', 'state', 0, 'exp_avg', to=torch.zeros(1)),
-    change('training', 'optimizer', 'state', 0, 'exp_avg', to=torch.full((40, 16), float('inf'))),
-    change('training', 'optimizer', 'state', 0, 'exp_avg_sq', to=-torch.ones(40, 16)),
-    change('training', 'optimizer', 'state', 0, 'step', to=torch.tensor(7.0)),
-    change('tasks', to=['en-de']),
-    change('tasks', to=['en-de', 'fr-en']),
-    change('tasks', to='en'),
-    change('tasks', to=None),
-    change('vocabulary', to=torch.zeros(100, dtype=torch.uint8)),
-    change('vocabulary', to=torch.zeros(100)),
-    change('kind', to='activations'),
-])
-def test_parts_that_are_missing_or_do_not_fit_are_refused(sound, tmp_path, edit):
-    content = torch.load(io.BytesIO(sound), weights_only=True)
-    edit(content)
-    torch.save(content, tmp_path / 'a.pt')
-    assert 'is damaged' in refused(tmp_path / 'a.pt')
-
-
-def test_another_format_is_named(sound, tmp_path):
-    torch.save(torch.load(io.BytesIO(sound), weights_only=True) | {'version': 99}, tmp_path / 'a.pt')
-    assert 'has format 99' in refused(tmp_path / 'a.pt')
-
-
-def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
-    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / 'a.pt')
-    torch.save([1, 2], tmp_path / 'b.pt')
-    (tmp_path / 'c.pt').write_text('hello', encoding='utf-8')
-    for name in 'abc':
-        assert 'is not a minispec checkpoint' in refused(tmp_path / f'{name}.pt')
-
-
-def test_a_small_file_cannot_fill_the_memory(sound, tmp_path):
-    """torch would unpack what is compressed; `write` never compresses."""
-    with zipfile.ZipFile(io.BytesIO(sound)) as archive, zipfile.ZipFile(tmp_path / 'a.pt', 'w', zipfile.ZIP_DEFLATED) as bomb:
+def test_a_compressed_file_is_not_unpacked_into_the_memory(path):
+    """`write` never compresses; torch would unpack it."""
+    whole = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive, zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as bomb:
         for entry in archive.infolist():
             bomb.writestr(entry.filename, archive.read(entry))
-    torch.load(tmp_path / 'a.pt', weights_only=True)
-    assert 'is damaged' in refused(tmp_path / 'a.pt')
+    torch.load(path, weights_only=True)
+    assert 'is damaged' in refused(path)
 
 
-def test_a_base_has_all_its_neurons(sound, tmp_path):
-    (tmp_path / 'base.pt').write_bytes(sound)
-    base = load_base(tmp_path / 'base.pt')
-    base.model.masks[0, 1, 3] = False
-    for model, tasks in ((base.model, base.tasks), (base.model.slim(0), base.tasks[:1])):
-        save_checkpoint(tmp_path / 'base.pt', base._replace(model=model, tasks=tasks, training=None))
-        load_checkpoint(tmp_path / 'base.pt')
-        assert 'is no base' in refused(tmp_path / 'base.pt', load_base)
+def test_what_is_no_checkpoint_of_ours_is_refused(path):
+    torch.save(torch.nn.Linear(2, 2).state_dict(), path.with_name('a.pt'))
+    torch.save([1, 2], path.with_name('b.pt'))
+    path.with_name('c.pt').write_text('hello', encoding='utf-8')
+    for name in ('a.pt', 'b.pt', 'c.pt'):
+        assert 'is not a minispec checkpoint, or is damaged' in refused(path.with_name(name))
+    edited(path, lambda content: content.update(kind='activations'))
+    assert 'is not a minispec checkpoint' in refused(path)
+    for key in ('config', 'weights', 'vocabulary', 'tasks', 'info', 'training'):
+        save = torch.load(path, weights_only=True) | {'kind': 'checkpoint'}
+        del save[key]
+        torch.save(save, path.with_name('a.pt'))
+        assert f'the file lacks {key}' in refused(path.with_name('a.pt'))
 
 
-def test_a_run_goes_on_from_a_state_of_its_own_phase(sound, tmp_path):
-    path = tmp_path / 'base.last.pt'
-    path.write_bytes(sound)
-    state = load_state(path, 'base', 'train.py')
-    assert 'no interrupted run of the phase "dense"' in refused(path, lambda path: load_state(path, 'dense', 'specialize.py'))
-    save_checkpoint(path, state._replace(training=None))
-    assert 'no interrupted run' in refused(path, lambda path: load_state(path, 'base', 'train.py'))
+def test_a_size_that_would_fill_the_memory_is_refused(small, path, monkeypatch):
+    """Before any tensor is made with memory of its own."""
+    for name in ('ones', 'empty', 'arange'):
+        monkeypatch.setattr(torch, name, only_small(getattr(torch, name)))
+    room = iter(range(100))  # for so many layers, of all files together
+
+    def layer(config):
+        next(room)
+        return EncoderLayer(config)
+    monkeypatch.setattr(model_file, 'EncoderLayer', layer)
+    config = {name: getattr(small.model.config, name) for name in vars(small.model.config)}
+    for key in ('vocab_size', 'n_tasks', 'd_model', 'd_ff', 'layers', 'max_len'):
+        for size in (10 ** 7, 10 ** 12):
+            edited(path, lambda content: content.update(config=config | {key: size}))
+            refused(path)
 
 
-def test_activations_are_checked_too(model, batch, tmp_path):
+def only_small(function):
+    """A function of torch that makes no large tensor but one of shape alone."""
+    def checked(*args, **kwargs):
+        result = function(*args, **kwargs)
+        assert result.is_meta or result.numel() < 10 ** 6
+        return result
+    return checked
+
+
+def test_weights_expanded_from_one_element_are_refused(path):
+    """A file of 400 kilobytes whose weights would take 20 GB, or 20 MB."""
+    for size in (320_000_000, 300_000):
+        def edit(content):
+            content['config']['vocab_size'] = size
+            content['weights']['embedding.weight'] = torch.zeros(1).expand(size, 16)
+        edited(path, edit)
+        assert 300_000 < path.stat().st_size < 500_000
+        assert 'is damaged' in refused(path)
+
+
+# Whose file it is -----------------------------------------------------------------------------------------------------
+
+def test_each_masks_have_a_file_and_a_missing_file_names_its_maker(tmp_path):
+    assert [checkpoint_name(masks) for masks in MASKS] == ['specialized.pt', 'dense.pt', 'random.pt', 'reverse.pt',
+                                                          'shared.pt']
+    for name, made_by in (('base.pt', 'train.py'), ('specialized.pt', 'specialize.py --masks own'),
+                          ('reverse.pt', 'specialize.py --masks reverse'),
+                          ('base.en-de.pt', 'translate.py --model base.pt --extract')):
+        assert maker(tmp_path / name) == made_by
+        assert f'{name} is not there; {made_by} makes it' in refused(tmp_path / name)
+
+
+def test_a_sub_network_comes_back_with_its_uneven_widths(small, path):
+    small.model.masks[1, 0, :3] = small.model.masks[1, 1, :5] = False
+    part = replace(small, model=small.model.sub_network(1), tasks=['de-en'])
+    save_checkpoint(path, part)
+    again = load_checkpoint(path)
+    assert [ffn.w1.out_features for ffn in again.model.ffns] == [5, 3] and again.tasks == ['de-en']
+    assert again.model.state_dict().keys() == part.model.state_dict().keys()
+    for name, weights in part.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], weights)
+
+
+def test_a_base_has_all_its_neurons(small, path):
+    load_base(path)
+    small.model.masks[0, 1, 3] = False
+    for part in (small, replace(small, model=small.model.sub_network(0), tasks=small.tasks[:1])):
+        save_checkpoint(path, part)
+        load_checkpoint(path)
+        assert 'is no base' in refused(path, load_base)
+
+
+def test_a_run_goes_on_from_a_state_of_its_own_phase(small, path):
+    assert load_state(path, 'base').training == small.training
+    assert 'no interrupted run of the phase "dense"' in refused(path, lambda path: load_state(path, 'dense'))
+    save_checkpoint(path, replace(small, training=None))
+    assert 'no interrupted run of the phase "base"' in refused(path, lambda path: load_state(path, 'base'))
+
+
+def test_activations_belong_to_one_base(model, batch, tmp_path):
     model.masks.fill_(True)
-    base = Checkpoint(model, None, ['a-b', 'b-a', 'c-a'], {})
-    good = {'kind': 'activations', 'base': fingerprint(model), 'tasks': base.tasks, **record(model, [batch])}
-    path = tmp_path / 'activations.pt'
-
-    def load(path):
-        return load_activations(path, base)
-    write(path, good)
-    assert torch.equal(load(path)['token'], good['token'])
-    token, sentence = good['token'], good['sentence']
-    for name, value in (('sentence', torch.zeros(1)), ('positions', None), ('base', 1), ('tasks', None),
-                        ('token', token.double()), ('token', -token), ('sentence', -sentence), ('token', token + 99),
-                        ('sentence', token + 1), ('sentences', good['sentences'] - 1), ('token', token[:, :, :8]),
-                        ('token', token[:, :2]), ('sentence', sentence[:2])):
-        write(path, good | {name: value})
-        assert 'is damaged; profile.py makes it' in refused(path, load)
-    for name, value in (('tasks', base.tasks[::-1]), ('base', 'abc')):
-        write(path, good | {name: value})
-        assert 'recorded in another base' in refused(path, load)
+    base, path = Checkpoint(model, None, ['a-b', 'b-a', 'c-a'], {}), tmp_path / 'activations.pt'
+    counts = record(model, [batch])
+    save_activations(path, base, counts)
+    loaded = load_activations(path, base)
+    assert all(torch.equal(loaded[name], values) for name, values in counts.items())
+    other = replace(base, tasks=['b-a', 'a-b', 'c-a'])
+    assert 'recorded in another base' in refused(path, lambda path: load_activations(path, other))
+    model.embedding.weight.data[3, 3] += 1
+    assert 'recorded in another base' in refused(path, lambda path: load_activations(path, base))
+    path.write_bytes(b'hello')
+    assert 'is damaged; profile.py makes it' in refused(path, lambda path: load_activations(path, base))

@@ -1,61 +1,41 @@
-"""From files to batches: hand-made files, hostile and broken ones, and what training relies on."""
+"""From files to batches: hand-made files, broken ones, and what training relies on."""
 import gzip
-import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 
-from minispec import UserError, corpora
-from minispec.corpora import Corpus, open_corpus
-from minispec.data import Bitext, read_lines
-from minispec.model import PAD
-from minispec.vocabulary import EOS, Vocabulary
-
-
-@pytest.fixture(scope='module')
-def vocabulary(corpus_folder):
-    lines = [line for language in ('en', 'de', 'fr') for line in read_lines(corpus_folder / f'train.{language}')]
-    return Vocabulary.train(lines, 90, ['de', 'en', 'fr'])
+from minispec import UserError
+from minispec.corpora import Corpus
+from minispec.data import Batch, Bitext, Vocabulary, make_rows, read_lines
+from minispec.model import EOS, PAD, UNK
+from minispec.tasks import split_task
 
 
 @pytest.fixture
 def bitext(corpus_folder, vocabulary, tmp_path):
     corpus = Corpus(corpus_folder)
-    return Bitext(corpus, 'train', corpus.directions, vocabulary, 64, tmp_path)
+    return Bitext(corpus, 'train', corpus.tasks, vocabulary, 64, tmp_path)
 
 
-def write_pair(folder, english, german, split='train'):
-    (folder / f'{split}.en-de.en').write_bytes(english)
-    (folder / f'{split}.en-de.de').write_bytes(german)
+def write_pair(folder, english, german):
+    (folder / 'train.en-de.en').write_bytes(english)
+    (folder / 'train.en-de.de').write_bytes(german)
 
 
 # Lines ---------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('raw, lines', [
-    (b'a\nb\n', ['a', 'b']),
-    (b'a\r\nb\r\n', ['a', 'b']),
-    (b'a\n\nb', ['a', '', 'b']),                                   # an empty line is a line; the last needs no end
-    (b'\xef\xbb\xbfa\n', ['a']),                                   # the BOM that Windows editors write
-    ('a\u2028b\x85c\x0bd\x0ce\n'.encode(), ['a\u2028b\x85c\x0bd\x0ce']),  # what str.splitlines would split
-    (b'a\rb\n', ['a\rb']),
-    (b'', []),
-])
-def test_lines_end_in_newlines_only(tmp_path, raw, lines):
-    (tmp_path / 'plain').write_bytes(raw)
-    (tmp_path / 'packed.gz').write_bytes(gzip.compress(raw))
-    assert list(read_lines(tmp_path / 'plain')) == lines
-    assert list(read_lines(tmp_path / 'packed.gz')) == lines
-
-
-def test_all_lines_of_a_file_are_counted_in_one_reading(tmp_path, monkeypatch):
-    for language, lines in ('en', 'a\n\nb\n'), ('de', 'x\ny\nz\n'), ('fr', 'u\nv\nw\n'):
-        (tmp_path / f'train.{language}').write_text(lines, encoding='utf-8')
-    opened = []
-    monkeypatch.setattr(corpora, 'read_lines', lambda path: opened.append(path.name) or read_lines(path))
-    assert Corpus(tmp_path).lines(['en-fr', 'en-de', 'de-en']) == {'en-fr': 3, 'en-de': 3, 'de-en': 3}
-    assert sorted(opened) == ['train.de', 'train.en']
+def test_lines_end_in_newlines_only(tmp_path):
+    for raw, lines in [
+        (b'a\nb\n', ['a', 'b']),
+        (b'a\r\nb\r\n', ['a', 'b']),
+        (b'a\n\nb', ['a', '', 'b']),                                   # an empty line is a line; the last needs no end
+        (b'\xef\xbb\xbfa\n', ['a']),                                   # the BOM that Windows editors write
+        ('a\u2028b\x85c\x0bd\x0ce\rf\n'.encode(), ['a\u2028b\x85c\x0bd\x0ce\rf']),  # what str.splitlines would split
+        (b'', []),
+    ]:
+        (tmp_path / 'plain').write_bytes(raw)
+        (tmp_path / 'packed.gz').write_bytes(gzip.compress(raw))
+        assert list(read_lines(tmp_path / 'plain')) == list(read_lines(tmp_path / 'packed.gz')) == lines
 
 
 def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
@@ -64,126 +44,20 @@ def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
         list(read_lines(tmp_path / 'latin'))
 
 
-@pytest.mark.parametrize('raw', [b'no gzip at all', gzip.compress(b'line\n' * 1000)[:-20],
-                                 gzip.compress(b'line\n')[:12] + b'\xff\xff' + gzip.compress(b'line\n')[14:]])
-def test_a_broken_gz_is_named(tmp_path, raw):
-    (tmp_path / 'train.en.gz').write_bytes(raw)
-    with pytest.raises(UserError, match='cannot read .*train.en.gz'):
-        list(read_lines(tmp_path / 'train.en.gz'))
+def test_a_broken_gz_is_named(tmp_path):
+    whole = gzip.compress(b'line\n' * 1000)
+    for raw in (b'no gzip at all', whole[:-20], whole[:12] + b'\xff\xff' + whole[14:]):
+        (tmp_path / 'train.en.gz').write_bytes(raw)
+        with pytest.raises(UserError, match='cannot read .*train.en.gz'):
+            list(read_lines(tmp_path / 'train.en.gz'))
 
 
-# Corpora -------------------------------------------------------------------------------------------------------------
-
-def test_pair_files_serve_both_directions(tmp_path):
-    write_pair(tmp_path, b'a\n', b'b\n')
-    corpus = Corpus(tmp_path)
-    assert corpus.directions == ['en-de', 'de-en'] and corpus.languages == ['de', 'en']
-    assert [path.name for path in corpus.files('train', 'de-en')] == ['train.en-de.de', 'train.en-de.en']
-
-
-def test_line_aligned_languages_are_paired_with_english(tmp_path):
-    for language in ('cs', 'de', 'en'):
-        (tmp_path / f'train.{language}.gz').write_bytes(gzip.compress(b'x\n'))
-    assert Corpus(tmp_path).directions == ['en-cs', 'en-de', 'cs-en', 'de-en']
-    (tmp_path / 'train.en.gz').unlink()
-    assert Corpus(tmp_path).directions == ['cs-de', 'de-cs']
-
-
-def test_multi30k_names_of_splits(tmp_path):
-    for name in ('train.en', 'train.de', 'val.en', 'val.de', 'test_2016_flickr.en', 'test_2016_flickr.de'):
-        (tmp_path / name).write_bytes(b'x\n')
-    corpus = Corpus(tmp_path)
-    assert corpus.files('valid', 'en-de')[0].name == 'val.en'
-    assert corpus.files('test', 'en-de')[1].name == 'test_2016_flickr.de'
-    assert corpus.files('test_2016_flickr', 'en-de')[1].name == 'test_2016_flickr.de'
-    with pytest.raises(UserError, match='no test_2018 text for en-de'):
-        corpus.files('test_2018', 'en-de')
-
-
-def test_a_language_with_its_region(tmp_path):
-    """pt_BR is a language as any other: in names of files, in directions and as a tag. pt-BR is not overlooked."""
-    for name in ('train.pt_BR', 'train.en', 'train.en-zh_Hant.en', 'train.en-zh_Hant.zh_Hant'):
-        (tmp_path / name).write_bytes(b'a b c d\n')
-    corpus = Corpus(tmp_path)
-    assert corpus.directions == ['en-pt_BR', 'en-zh_Hant', 'pt_BR-en', 'zh_Hant-en']
-    assert [path.name for path in corpus.files('train', 'pt_BR-en')] == ['train.pt_BR', 'train.en']
-    vocabulary = Vocabulary.train(['a b c d'] * 9, 12, corpus.languages)
-    assert all(map(vocabulary.has_tag, corpus.languages)) and not vocabulary.has_tag('pt')
-    src, tgt, _ = next(Bitext(corpus, 'train', ['pt_BR-en'], vocabulary, 64, tmp_path).in_order(64))
-    assert (src[0, 0], tgt[0, 0]) == (vocabulary.tag('pt_BR'), vocabulary.tag('en'))
-    for name in ('train.pt-BR', 'train.en-pt-BR.en', 'train.en-pt-BR.pt-BR', 'train.pt-BR.en'):
-        (tmp_path / f'{name}.gz').write_bytes(b'')
-        with pytest.raises(UserError, match=f'{name} names no pair of languages.*pt_BR'):
-            Corpus(tmp_path)
-        (tmp_path / f'{name}.gz').unlink()
-
-
-def test_missing_folders_and_texts_are_said(tmp_path):
-    with pytest.raises(UserError, match='no such folder'):
-        open_corpus(tmp_path / 'nowhere')
-    with pytest.raises(UserError, match='no training text'):
-        open_corpus(tmp_path)
-
-
-def test_uneven_files_are_named_with_their_counts(tmp_path, vocabulary):
-    write_pair(tmp_path, b'a\na\na\n', b'b\nb\n')
-    with pytest.raises(UserError, match=r'train.en-de.en has 3 lines but .*train.en-de.de has 2'):
-        Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, 64, tmp_path)
-
-
-# Multi30k from a classroom's own server ------------------------------------------------------------------------------
-
-@pytest.fixture
-def mirror(monkeypatch):
-    """A server on this machine, and what it serves: name -> bytes. Its files are the only ones that are expected."""
-    served = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            content = served.get(self.path.rsplit('/')[-1])
-            self.send_response(200 if content is not None else 404)
-            self.send_header('Content-Length', '1000' if content == b'torn' else str(len(content or b'')))
-            self.end_headers()
-            self.wfile.write(content or b'')
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    content = {f'{split}.{language}.gz': gzip.compress(b'a dog\n' * 3)
-               for split in ('train', 'val') for language in ('en', 'de')}
-    monkeypatch.setattr(corpora, 'MULTI30K_SHA256', {name: hashlib.sha256(x).hexdigest() for name, x in content.items()})
-    monkeypatch.setenv('MINISPEC_MULTI30K_URL', f'http://127.0.0.1:{server.server_port}/raw')
-    served.update(content)
-    yield served
-    server.shutdown()
-
-
-def test_multi30k_downloads_checks_and_keeps(mirror, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert open_corpus('multi30k').directions == ['en-de', 'de-en']
-    kept = tmp_path / 'data' / 'multi30k'
-    assert {path.name: path.read_bytes() for path in kept.iterdir()} == mirror
-    mirror.clear()  # the second time nothing is fetched
-    assert open_corpus('multi30k').directions == ['en-de', 'de-en']
-
-
-def test_a_corrupted_or_missing_download_leaves_nothing_behind(mirror, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    good, mirror['val.de.gz'] = mirror['val.de.gz'], b'an error page'
-    with pytest.raises(UserError, match='val.de.gz is not the file that was published'):
-        open_corpus('multi30k')
-    mirror['val.de.gz'] = b'torn'
-    with pytest.raises(UserError, match='cannot download .*val.de.gz'):
-        open_corpus('multi30k')
-    del mirror['val.de.gz']
-    with pytest.raises(UserError, match='cannot download .*val.de.gz'):
-        open_corpus('multi30k')
-    assert not list((tmp_path / 'data' / 'multi30k').glob('val.de.gz*'))
-    mirror['val.de.gz'] = good
-    (tmp_path / 'data' / 'multi30k' / 'train.de.gz').write_bytes(b'damaged later')  # is fetched again
-    assert open_corpus('multi30k').directions == ['en-de', 'de-en']
+def test_uneven_and_empty_files_are_named(tmp_path, vocabulary):
+    for english, german, cause in ((b'a\na\na\n', b'b\nb\n', r'train.en-de.en has 3 lines but .*train.en-de.de has 2'),
+                                   (b'', b'', 'train.en-de.en and .*train.en-de.de are empty')):
+        write_pair(tmp_path, english, german)
+        with pytest.raises(UserError, match=cause):
+            Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, 64, tmp_path)
 
 
 # Vocabulary ----------------------------------------------------------------------------------------------------------
@@ -193,10 +67,15 @@ def test_a_typed_tag_is_only_text(vocabulary):
     assert not {vocabulary.tag('de'), EOS, PAD} & set(typed)
 
 
-def test_vocabulary_survives_its_bytes_and_restores_text(vocabulary):
+def test_a_vocabulary_survives_its_bytes_and_restores_text(vocabulary):
     again = Vocabulary(vocabulary.proto)
     assert again.decode(again.encode(['the dog runs', 'der Hund läuft'])) == ['the dog runs', 'der Hund läuft']
-    assert len({again.tag(language) for language in ('de', 'en', 'fr')} | {PAD, EOS}) == 5
+    assert len(again) == 90 and len({again.tag(language) for language in ('de', 'en', 'fr')} | {PAD, UNK, EOS}) == 6
+
+
+def test_a_language_with_its_region_has_a_tag():
+    vocabulary = Vocabulary.train(['a b c d'] * 9, 12, ['en', 'pt_BR'])
+    assert vocabulary.tag('pt_BR') > EOS and vocabulary.tag('pt') == UNK
 
 
 def test_a_vocabulary_that_the_text_cannot_fill_says_what_works():
@@ -209,34 +88,50 @@ def test_a_vocabulary_that_the_text_cannot_fill_says_what_works():
         Vocabulary.train(lines, 6, ['en'])
 
 
-@pytest.mark.parametrize('lines, languages, said', [
-    (['', ' '], ['en'], ''),  # sentencepiece 0.2.0 calls it a --vocab-size too large
-    (['dog ' * 2000], ['en'], 'all lines are empty, or longer than 4,192 bytes'),
-    (['a dog'], ['en', 'unk'], '<unk>'),
-])
-def test_text_that_no_vocabulary_can_be_learned_from(lines, languages, said):
-    with pytest.raises(UserError) as error:
-        Vocabulary.train(lines, 20, languages)
-    assert said in str(error.value) and '.cc' not in str(error.value) and '\n' not in str(error.value)
+def test_text_that_no_vocabulary_can_be_learned_from():
+    for lines, languages, cause in [
+        (['', ' '], ['en'], ''),  # sentencepiece 0.2.0 calls it a --vocab-size too large
+        (['dog ' * 2000], ['en'], 'all lines are empty, or longer than 4,192 bytes'),
+        (['a dog'], ['en', 'unk'], '<unk>'),
+    ]:
+        with pytest.raises(UserError) as error:
+            Vocabulary.train(lines, 20, languages)
+        assert cause in str(error.value) and '.cc' not in str(error.value) and '\n' not in str(error.value)
 
 
-# Batches -------------------------------------------------------------------------------------------------------------
+# Rows ----------------------------------------------------------------------------------------------------------------
 
-def test_rows_are_tag_pieces_end_padding(bitext, corpus_folder, vocabulary):
-    """Every pair of the corpus comes out once, as its text, with its own direction's tags."""
+def test_rows_by_hand():
+    """Sentences 5 6, nothing, and 6 7 8 out of one tensor of tokens."""
+    tags, tokens, start, length = map(torch.tensor, ([3, 4, 3], [5, 6, 7, 8], [0, 2, 1], [2, 0, 3]))
+    rows = make_rows(tags, tokens, start, length)
+    assert rows.tolist() == [[3, 5, 6, EOS, PAD], [4, EOS, PAD, PAD, PAD], [3, 6, 7, 8, EOS]]
+    none = torch.empty(0, dtype=torch.long)  # a process may get an empty share of a batch
+    assert make_rows(none, torch.tensor([5]), none, none).shape == (0, 2)
+
+
+def test_targets_by_hand():
+    """Without tags and padding, row by row, each with the task of its row."""
+    tgt = torch.tensor([[3, 5, 6, EOS, PAD], [4, EOS, PAD, PAD, PAD], [3, 6, 7, 8, EOS]])
+    tokens, tasks = Batch(tgt, tgt, torch.tensor([1, 0, 2])).targets()
+    assert tokens.tolist() == [5, 6, EOS, EOS, 6, 7, 8, EOS] and tasks.tolist() == [1, 1, 1, 0, 2, 2, 2, 2]
+
+
+def test_every_pair_comes_out_once_with_the_tags_of_its_task(bitext, corpus_folder, vocabulary):
     corpus = Corpus(corpus_folder)
-    expected = set()
-    for task, direction in enumerate(corpus.directions):
-        sources, targets = map(read_lines, corpus.files('train', direction))
-        expected |= {(task, i, a, b) for i, (a, b) in enumerate(zip(sources, targets))}
+    expected = []
+    for task in corpus.tasks:
+        sources, targets = map(read_lines, corpus.files('train', task))
+        expected += [(task, src, tgt) for src, tgt in zip(sources, targets)]
     found = []
-    for src, tgt, task in bitext.in_order(300):
-        for s, t, k in zip(src.tolist(), tgt.tolist(), task.tolist()):
-            for row, language in zip((s, t), corpus.directions[k].split('-')):
+    for batch in bitext.eval_batches(300):
+        for src, tgt, index in zip(*(x.tolist() for x in batch)):
+            task = corpus.tasks[index]
+            for row, language in zip((src, tgt), split_task(task)):
                 end = row.index(EOS)
                 assert row[0] == vocabulary.tag(language) and PAD not in row[:end] and set(row[end + 1:]) <= {PAD}
-            found.append((k, vocabulary.decode(s), vocabulary.decode(t)))
-    assert sorted(found) == sorted((task, a, b) for task, _, a, b in expected)
+            found.append((task, *vocabulary.decode([src, tgt])))
+    assert sorted(found) == sorted(expected)
 
 
 def test_empty_and_too_long_lines_are_left_out_and_counted(tmp_path, vocabulary):
@@ -248,38 +143,58 @@ def test_empty_and_too_long_lines_are_left_out_and_counted(tmp_path, vocabulary)
         Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, 64, tmp_path)
 
 
-def test_encoded_text_is_kept_until_text_or_vocabulary_change(tmp_path, vocabulary, corpus_folder, monkeypatch):
-    def pieces(vocabulary):
-        return Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, 64, tmp_path / 'run').pieces.tolist()
-
-    calls, encode = [], Vocabulary.encode
-    monkeypatch.setattr(Vocabulary, 'encode', lambda self, lines: calls.append(lines) or encode(self, lines))
-    other = Vocabulary.train(read_lines(corpus_folder / 'train.en'), 50, ['de', 'en'])
-    write_pair(tmp_path, b'a dog\n', b'ein Hund\n')
-    first = pieces(vocabulary)
-    assert pieces(vocabulary) == first and calls == [['a dog'], ['ein Hund']]
-    write_pair(tmp_path, b'a cat\n', b'ein Hund\n')
-    second = pieces(vocabulary)
-    assert second == [*encode(vocabulary, ['a cat'])[0], *encode(vocabulary, ['ein Hund'])[0], PAD] != first
-    assert pieces(other) != second and len(calls) == 6
-    kept, = (tmp_path / 'run').iterdir()
-    kept.write_bytes(kept.read_bytes()[:-99])  # damaged: as if it were not there
-    assert pieces(vocabulary) == second and len(calls) == 8
-
-
 def test_the_longest_sentence_that_fits_fits(tmp_path, vocabulary):
     n = len(vocabulary.encode(['dog dog dog'])[0])
     write_pair(tmp_path, b'dog dog dog\n', b'ein\n')
     assert len(Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, n + 2, tmp_path)) == 1
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match='that fits'):
         Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, n + 1, tmp_path)
 
 
+def test_encoded_text_is_kept_until_text_or_vocabulary_change(tmp_path, vocabulary, corpus_folder, monkeypatch):
+    def load(vocabulary):
+        return Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, 64, tmp_path / 'run')
+
+    encoded, encode = [], Vocabulary.encode
+    monkeypatch.setattr(Vocabulary, 'encode', lambda self, lines: encoded.append(lines) or encode(self, lines))
+    write_pair(tmp_path, b'a dog\n', b'ein Hund\n')
+    first = load(vocabulary)
+    assert first.tokens.tolist() == sum(encode(vocabulary, ['a dog', 'ein Hund']), [])
+    again = load(vocabulary)
+    assert again.tokens.tolist() == first.tokens.tolist() and again.text_fingerprint == first.text_fingerprint
+    assert encoded == [['a dog'], ['ein Hund']] and [x.name for x in (tmp_path / 'run').iterdir()] == ['train.text.pt']
+
+    write_pair(tmp_path, b'a cat\n', b'ein Hund\n')
+    second = load(vocabulary)
+    assert second.tokens.tolist() == sum(encode(vocabulary, ['a cat', 'ein Hund']), [])
+    assert second.text_fingerprint != first.text_fingerprint
+    other = Vocabulary.train(read_lines(corpus_folder / 'train.en'), 50, ['de', 'en'])
+    third = load(other)
+    assert third.tokens.tolist() == sum(encode(other, ['a cat', 'ein Hund']), []) and len(encoded) == 6
+    assert third.text_fingerprint != second.text_fingerprint
+
+
+def test_kept_text_that_is_damaged_is_as_if_not_there(tmp_path, vocabulary):
+    def tokens():
+        return Bitext(Corpus(tmp_path), 'train', ['en-de'], vocabulary, 64, tmp_path / 'run').tokens
+
+    write_pair(tmp_path, b'a dog\n', b'ein Hund\n')
+    first, kept = tokens(), tmp_path / 'run' / 'train.text.pt'
+    whole = kept.read_bytes()
+    start = whole.index(bytes(first.untyped_storage()))
+    for damaged in (b'', whole[:-99], whole[:start] + b'\xff' + whole[start + 1:]):  # the last in a token
+        kept.write_bytes(damaged)
+        assert torch.equal(tokens(), first)
+        assert len(kept.read_bytes()) == len(whole)  # and it is made anew
+
+
+# Batches -------------------------------------------------------------------------------------------------------------
+
 def test_an_epoch_at_temperature_1_takes_each_pair_once_within_the_budget(bitext):
-    batches = bitext.into_batches(bitext.sample(1.0, torch.Generator().manual_seed(3)), 300)
+    batches = bitext.make_batches(bitext.sample(1.0, torch.Generator().manual_seed(3)), 300)
     assert sorted(torch.cat(batches).tolist()) == list(range(len(bitext)))
     assert all(max(bitext.batch(index).src.numel(), bitext.batch(index).tgt.numel()) <= 300 for index in batches)
-    assert any(len(bitext.batch(index).task.unique()) > 1 for index in batches)  # directions are mixed
+    assert any(len(bitext.batch(index).task.unique()) > 1 for index in batches)  # tasks are mixed
 
 
 def test_nine_positions_in_ten_are_real_tokens(tmp_path, vocabulary):
@@ -290,29 +205,36 @@ def test_nine_positions_in_ten_are_real_tokens(tmp_path, vocabulary):
     write_pair(tmp_path, b''.join(b'dog ' * n + b'\n' for n in lengths.tolist()),
                b''.join(b'Hund ' * n + b'\n' for n in (lengths * ratio).round().long().tolist()))
     bitext = Bitext(Corpus(tmp_path), 'train', ['en-de', 'de-en'], vocabulary, 64, tmp_path)
-    batches = [bitext.batch(index) for index in bitext.into_batches(bitext.sample(1.0, generator), 2048)]
+    batches = [bitext.batch(index) for index in bitext.make_batches(bitext.sample(1.0, generator), 2048)]
     real = sum(int((x != PAD).sum()) for src, tgt, _ in batches for x in (src, tgt))
     assert real / sum(src.numel() + tgt.numel() for src, tgt, _ in batches) > 0.9
 
 
 def test_a_sentence_larger_than_the_budget_is_a_batch_by_itself(bitext):
-    assert [len(index) for index in bitext.into_batches(torch.arange(3), 1)] == [1, 1, 1]
+    assert [len(index) for index in bitext.make_batches(torch.arange(3), 1)] == [1, 1, 1]
 
 
-def test_temperature_evens_out_the_directions(tmp_path, vocabulary):
+def test_temperature_evens_out_the_tasks(tmp_path, vocabulary):
+    """Shares as size^(1/T), in one epoch and in the batches of training."""
     write_pair(tmp_path, b'a dog\n' * 90, b'ein Hund\n' * 90)
     (tmp_path / 'train.en-fr.en').write_bytes(b'a dog\n' * 10)
     (tmp_path / 'train.en-fr.fr').write_bytes(b'un chien\n' * 10)
     bitext = Bitext(Corpus(tmp_path), 'train', ['en-de', 'en-fr'], vocabulary, 64, tmp_path)
-    for temperature, expected in ((1, [90, 10]), (2, [75, 25]), (1e9, [50, 50])):  # sqrt(90) : sqrt(10) = 3 : 1
+    for temperature in (1, 2, 5, 1e9):
+        share = 90 ** (1 / temperature) / (90 ** (1 / temperature) + 10 ** (1 / temperature))
+        expected = [round(100 * share), round(100 * (1 - share))]  # 90 10, 75 25, 61 39, 50 50
         picked = bitext.sample(temperature, torch.Generator().manual_seed(0))
         assert bitext.task[picked].bincount().tolist() == expected
         rare = picked[bitext.task[picked] == 1].bincount()[90:]
         assert rare.max() - rare.min() <= 1  # repeated evenly
+        stream, epoch = bitext.train_batches(50, temperature, seed=0), []
+        while len(epoch) < 100:
+            epoch += next(stream).tolist()
+        assert bitext.task[epoch].bincount().tolist() == expected
 
 
 def test_the_same_seed_gives_the_same_batches(bitext):
-    def first(seed, n=30):
-        stream = bitext.epochs(300, 5.0, seed)
-        return [next(stream).tolist() for _ in range(n)]
+    def first(seed):
+        stream = bitext.train_batches(300, 5.0, seed)
+        return [next(stream).tolist() for _ in range(30)]
     assert first(1) == first(1) != first(2)

@@ -1,126 +1,252 @@
-"""What the tables and pictures of profile.py are drawn from."""
+"""The paper's figures: what is computed, the tables and the pictures of profile.py, and training curves."""
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from minispec.figures import (compared, draw_overlap, draw_tree, grouped, likeness, linkage, nearest_relatives, print_ablation,
-                              print_families, print_layers, print_tree, spearman, tree, united)
+from minispec import UserError, figures
+from minispec.figures import Profile
+from minispec.figures.analysis import (ablate, comparable_pairs, display_order, language_tree, layer_names, linkage,
+                                       nearest_relatives, pure_pairs, similarity, spearman, specific_neurons)
+from minispec.figures.pictures import draw_curve, draw_overlap, draw_tree
+from minispec.figures.tables import print_ablation, print_families, print_layers, print_tree
 from minispec.neurons import overlap
 
 TASKS = ['en-cs', 'en-de', 'en-nl', 'en-pl', 'cs-en', 'de-en', 'nl-en', 'pl-en']
 SIZES = [80, 80, 20, 20] * 2
-PIECES = {'en': {0}, 'cs': {1, 2, 3}, 'de': {3, 4}, 'nl': {3, 4, 5, 6}, 'pl': {7}}
+SUBWORDS = {'en': {0}, 'cs': {1, 2, 3}, 'de': {3, 4}, 'nl': {3, 4, 5, 6}, 'pl': {7}}
 
 
-def test_compared_are_directions_that_differ_in_the_language_of_the_side():
-    encoder = {(TASKS[x], TASKS[y]) for x, y in zip(*compared(TASKS, 'enc1'))}
-    assert len(encoder) == 6 and all(x.endswith('-en') and y.endswith('-en') and x != y for x, y in encoder)
-    decoder = {(TASKS[x], TASKS[y]) for x, y in zip(*compared(TASKS, 'dec2'))}
-    assert len(decoder) == 6 and all(x.startswith('en-') and y.startswith('en-') and x != y for x, y in decoder)
+def profile(tasks, iou, chance=None, sizes=SIZES, subwords=SUBWORDS):
+    """A profile of one encoder and one decoder layer, both with this IoU (N, N)."""
+    chance = torch.zeros(iou.shape) if chance is None else chance
+    masks = torch.ones(len(tasks), 2, 1, dtype=torch.bool)
+    return Profile(tasks, masks, torch.stack([iou, iou]), torch.stack([chance, chance]), sizes, subwords)
+
+
+def symmetric(tasks, others, **values):
+    """A matrix (N, N) of ones on the diagonal, `others` off it, and values such as de_nl=0.9 for de-en and nl-en."""
+    matrix = torch.full((len(tasks), len(tasks)), others).double().fill_diagonal_(1)
+    for pair, value in values.items():
+        a, b = [tasks.index(f'{language}-en') for language in pair.split('_')]
+        matrix[a, b] = value
+        matrix[b, a] = value
+    return matrix
+
+
+def line_of(capsys, start):
+    """The cells of the line of the output that starts with this."""
+    return next(line for line in capsys.readouterr().out.splitlines() if line.startswith(start)).split()
+
+
+def test_layers_are_named_in_the_order_of_the_masks():
+    assert layer_names(2) == ['enc1', 'enc2', 'dec1', 'dec2']
+
+
+@pytest.mark.parametrize('layer, same', [('enc1', '-en'), ('dec2', 'en-')])
+def test_comparable_tasks_differ_in_the_language_of_the_layer_only(layer, same):
+    found = {(TASKS[a], TASKS[b]) for a, b in comparable_pairs(TASKS, layer).triu().nonzero().tolist()}
+    assert len(found) == 6 and all(same in a and same in b and a != b for a, b in found)
+    assert torch.equal(comparable_pairs(TASKS, layer), comparable_pairs(TASKS, layer).T)
 
 
 def test_nearest_relatives_by_hand():
     """Into English: cs and pl are each other's nearest, de is nearest to nl, but nl is nearest to cs."""
-    iou = torch.eye(8)
-    for x, y, value in (('cs-en', 'pl-en', 0.9), ('de-en', 'nl-en', 0.5), ('cs-en', 'nl-en', 0.6), ('cs-en', 'de-en', 0.4)):
-        x, y = TASKS.index(x), TASKS.index(y)
-        iou[x, y] = iou[y, x] = value
-    kin = likeness(TASKS, 'enc1', SIZES, PIECES)[0]
-    assert nearest_relatives(TASKS, 'enc1', kin, iou) == (3, pytest.approx(4 / 3), 4)  # chance: one of three others
-    assert nearest_relatives(TASKS, 'enc1', torch.zeros(6), iou) == (0, 0, 0)  # no relatives at all
-    assert nearest_relatives(TASKS, 'enc1', kin, torch.ones(8, 8)) == (pytest.approx(4 / 3), pytest.approx(4 / 3), 4)  # all ties
+    excess = symmetric(TASKS, 0, cs_pl=0.9, de_nl=0.5, cs_nl=0.6, cs_de=0.4)
+    comparable, relatives = comparable_pairs(TASKS, 'enc1'), similarity(profile(TASKS, excess), 'enc1')[0] == 1
+    expected = pytest.approx(4 / 3)  # one of three others is a relative
+    assert nearest_relatives(comparable, relatives, excess) == (3, expected, 4)
+    assert nearest_relatives(comparable, torch.zeros(8, 8).bool(), excess) == (0, 0, 0)  # no relatives at all
+    assert nearest_relatives(comparable, relatives, torch.ones(8, 8)) == (expected, expected, 4)  # all ties
 
 
-def test_figure_1_puts_relatives_side_by_side():
-    assert [TASKS[i] for i in grouped(TASKS)] == ['en-de', 'en-nl', 'en-cs', 'en-pl', 'de-en', 'nl-en', 'cs-en', 'pl-en']
-
-
-@pytest.fixture
-def three():
-    """Three directions with 2, 2 and 4 of 4 neurons; IoU of de, nl 1/3, of the others with cs 1/2."""
-    masks = torch.tensor([[[1, 1, 0, 0]], [[1, 0, 1, 0]], [[1, 1, 1, 1]]]).bool()
-    return ['de-en', 'nl-en', 'cs-en'], masks, *overlap(masks)
-
-
-def test_the_table_of_layers_by_hand(three, capsys):
-    print_layers(['enc1'], *three)
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('enc1'))
-    chance = (0.25 / 0.75 + 0.5 + 0.5) / 3
-    assert line.split() == ['enc1', '0.33', '0.00', '0.50', '0.33', '0.42', '0.50', '0.50', '0.50', '0.44', f'{chance:.2f}']
-
-
-def test_likeness_by_hand():
-    pairs = [(TASKS[x], TASKS[y]) for x, y in zip(*compared(TASKS, 'dec1'))]
-    found = dict(zip(pairs, likeness(TASKS, 'dec1', SIZES, PIECES).T.tolist()))
-    assert found['en-de', 'en-nl'] == [1, 0.5, 0.25]  # of one family, 2 of 4 pieces, 20 to 80 pairs
-    assert found['en-cs', 'en-de'] == [0, 0.25, 1]
-    assert found['en-cs', 'en-pl'] == [1, 0, 0.25]
+def test_similarity_by_hand():
+    found = similarity(profile(TASKS, torch.eye(8)), 'dec1')
+    assert found[:, 1, 2].tolist() == [1, 0.5, 0.25]  # de, nl: of one family, 2 of 4 subwords, 20 to 80 pairs
+    assert found[:, 0, 1].tolist() == [0, 0.25, 1]  # cs, de
+    assert found[:, 0, 3].tolist() == [1, 0, 0.25]  # cs, pl
 
 
 def test_rank_correlation_by_hand():
-    """Ranks 1 2 3 4 and 1.5 1.5 3.5 3.5, as any table of Spearman's rho has it; monotone is 1; all equal is undefined."""
+    """Ranks 1 2 3 4 and 1.5 1.5 3 4, as in any table of Spearman's rho; monotone is 1; all equal is undefined."""
     x = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert spearman(x, torch.tensor([0.0, 0.0, 1.0, 1.0])) == pytest.approx(0.8 ** 0.5)
-    assert spearman(x, torch.tensor([-9.0, 0.0, 0.1, 70.0])) == pytest.approx(1) and spearman(x, -x.exp()) == pytest.approx(-1)
-    assert spearman(x, torch.ones(4)) != spearman(x, torch.ones(4))
+    assert spearman(x, torch.tensor([0.0, 0.0, 1.0, 5.0])) == pytest.approx(0.9 ** 0.5)
+    assert spearman(x, torch.tensor([-9.0, 0.0, 0.1, 70.0])) == pytest.approx(1)
+    assert spearman(x, -x.exp()) == pytest.approx(-1)
+    assert spearman(x, torch.ones(4)) != spearman(x, torch.ones(4))  # NaN
+
+
+def test_figure_1_puts_relatives_side_by_side():
+    shown = [TASKS[i] for i in display_order(TASKS)]
+    assert shown == ['en-de', 'en-nl', 'en-cs', 'en-pl', 'de-en', 'nl-en', 'cs-en', 'pl-en']
+
+
+def test_the_table_of_layers_by_hand(capsys):
+    """Three tasks with 2, 2 and 4 of 4 neurons; IoU of de, nl 1/3, of the others with cs 1/2."""
+    masks = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]]).bool()[:, None].expand(3, 2, 4)
+    print_layers(Profile(['de-en', 'nl-en', 'cs-en'], masks, *overlap(masks), SIZES, SUBWORDS))
+    by_chance = f'{(0.25 / 0.75 + 0.5 + 0.5) / 3:.2f}'
+    assert line_of(capsys, 'enc1') == ['enc1', '0.33', '0.00', '0.50', '0.33', '0.42', '0.50', '0.50', '0.50', '0.44',
+                                       by_chance]
 
 
 def test_the_table_of_families_by_hand(capsys):
-    """Above chance by 0.3 for relatives, by 0.2 for cs and de, nl and pl, which are as rich, and by 0.1 for the others."""
-    iou, chance = torch.full((1, 8, 8), 0.6).double(), torch.full((1, 8, 8), 0.5).double()
-    for x, y, value in ((4, 7, 0.8), (5, 6, 0.8), (4, 5, 0.7), (6, 7, 0.7)):
-        iou[0, x, y] = iou[0, y, x] = value
-    print_families(['enc1'], TASKS, SIZES, PIECES, iou, chance)
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('enc1'))
-    assert line.split()[:10] == ['enc1', '0.300', '0.200', '0.100', '4', 'of', '4', '(chance', '1.3)', '0.87']  # 12 / sqrt(16 * 12)
+    """Above chance by 0.3 for relatives, by 0.2 for cs and de, nl and pl of equal training size, by 0.1 for others."""
+    chance, iou = torch.full((8, 8), 0.5).double(), symmetric(TASKS, 0.6, cs_pl=0.8, de_nl=0.8, cs_de=0.7, nl_pl=0.7)
+    print_families(profile(TASKS, iou, chance=chance))
+    assert line_of(capsys, 'enc1')[:10] == ['enc1', '0.300', '0.200', '0.100', '4', 'of', '4', '(expected', '1.3)',
+                                            '0.87']  # 12 / sqrt(16 * 12)
+    print_families(profile(TASKS, iou, chance=chance, sizes=[1] * 8))
+    assert line_of(capsys, 'enc1')[:4] == ['enc1', '0.300', '0.150', '-']  # relatives of equal size count as relatives
     unknown = [task.replace('de', 'xx').replace('pl', 'yy') for task in TASKS]
-    print_families(['enc1'], unknown, [1] * 8, {**PIECES, 'xx': {1}, 'yy': {2}}, iou, chance)
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('enc1'))
-    assert line.split()[:5] == ['enc1', '-', '0.200', '-', '-'] and line.split()[-1] == '-'
+    print_families(profile(unknown, iou, chance=chance, sizes=[1] * 8, subwords={**SUBWORDS, 'xx': {1}, 'yy': {2}}))
+    cells = line_of(capsys, 'enc1')
+    assert cells[:5] == ['enc1', '-', '0.200', '-', '-'] and cells[-1] == '-'
+
+
+def test_the_table_of_families_says_what_is_significant_and_needs_four_languages(capsys):
+    print_families(profile(TASKS, torch.eye(8)))
+    assert 'For 6 independent pairs, a rank correlation beyond 0.89 is significant at 5%.' in capsys.readouterr().out
+    print_families(profile(TASKS[:3] + TASKS[4:7], torch.eye(6)))
+    assert capsys.readouterr().out == ''
 
 
 def test_average_linkage_by_hand(capsys):
     """1 and 2 are nearest, then 0 joins them at (4 + 6) / 2; 3 is (9 + 8 + 10) / 3 away, and the tree is done."""
     distance = torch.tensor([[0, 4, 6, 9], [4, 0, 2, 8], [6, 2, 0, 10], [9, 8, 10, 0]]).double()
-    joins = linkage(distance)
-    assert [(set(a + b), height) for a, b, height in joins] == [({1, 2}, 2), ({0, 1, 2}, 5), ({0, 1, 2, 3}, 9)]
-    assert united(joins, 'aaab') == 3 and united(joins, 'baaa') == 1 and united(joins, 'aabb') == 0
-    print_tree('dec1', ['cs', 'de', 'nl', 'fr'], joins)
+    merges = linkage(distance)
+    assert [(set(a + b), height) for a, b, height in merges] == [({1, 2}, 2), ({0, 1, 2}, 5), ({0, 1, 2, 3}, 9)]
+    assert [pure_pairs(merges, families) for families in ('aaab', 'baaa', 'aabb')] == [3, 1, 0]
+    print_tree('dec1', ['cs', 'de', 'nl', 'fr'], merges)
     out = capsys.readouterr().out
     assert out.splitlines()[2:-1] == ['9.000', '| fr', '| 5.000', '| | cs', '| | 2.000', '| | | de', '| | | nl']
-    assert '1 of 1 pairs of relatives' in out and 'shuffled, 0.2.' in out  # the nearest pair is one of six
+    assert '1 of 1 pairs of relatives' in out and 'by chance: 0.2.' in out  # the nearest pair is one of six
 
 
-def test_the_tree_is_over_the_languages_of_the_side():
-    iou = torch.eye(8)
-    iou[5, 6] = iou[6, 5] = 0.9  # de-en, nl-en
-    languages, joins = tree(TASKS, 'enc1', iou)
-    assert languages == ['cs', 'de', 'nl', 'pl'] and joins[0] == ((1,), (2,), pytest.approx(0.1))
-    assert tree(['en-de', 'de-en'], 'dec1', torch.eye(2)) == (['de'], [])
+def test_the_tree_is_over_the_languages_of_the_layer(capsys):
+    languages, merges = language_tree(profile(TASKS, symmetric(TASKS, 0, de_nl=0.9)), 'enc1')
+    assert languages == ['cs', 'de', 'nl', 'pl'] and merges[0] == ((1,), (2,), pytest.approx(0.1))
+    languages, merges = language_tree(profile(['en-de', 'de-en'], torch.eye(2)), 'dec1')
+    assert (languages, merges) == (['de'], [])
+    print_tree('dec1', languages, merges)
+    assert capsys.readouterr().out == ''  # one language is no tree
 
 
-def test_a_drawn_tree_has_its_languages_in_the_order_of_its_branches(tmp_path, monkeypatch):
-    import matplotlib.axes
-    labels = []
-    monkeypatch.setattr(matplotlib.axes.Axes, 'set_yticks', lambda self, at, names: labels.extend(zip(at, names)))
-    draw_tree(tmp_path, 'enc1', ['cs', 'de', 'fr'], [((0,), (2,), 0.1), ((1,), (0, 2), 0.3)])
-    assert labels == [(0, 'de'), (1, 'cs'), (2, 'fr')]
-
-
-def test_the_cells_of_a_drawn_map_are_the_tables(tmp_path, monkeypatch):
-    import matplotlib.axes
-    drawn = []
-    show = matplotlib.axes.Axes.imshow
-    monkeypatch.setattr(matplotlib.axes.Axes, 'imshow', lambda self, image, **kw: drawn.append(image) or show(self, image, **kw))
-    masks = torch.rand(8, 1, 50, generator=torch.Generator().manual_seed(1)) < 0.7
-    iou, chance = overlap(masks)
-    draw_overlap(tmp_path, 'enc1', TASKS, iou[0], chance[0])
-    order = grouped(TASKS)
-    assert drawn[0].shape == (8, 8) and drawn[0][1, 2] == iou[0][TASKS.index('en-nl'), TASKS.index('en-cs')]
-    assert drawn[0][4, 7] == iou[0][order[4], order[7]]
+def test_families_are_known_of_languages_that_the_phrasebook_does_not_have(capsys):
+    """Multi30k with Ukrainian, Arabic and Chinese: cs and uk are relatives, as are en and de; ar and zh have none."""
+    tasks = ['de-en', 'fr-en', 'cs-en', 'uk-en', 'ar-en', 'zh-en']
+    languages, merges = language_tree(profile(tasks, symmetric(tasks, 0.2, cs_uk=0.8)), 'enc1')
+    assert languages == ['de', 'fr', 'cs', 'uk', 'ar', 'zh'] and merges[0][:2] == ((2,), (3,))
+    print_tree('enc1', languages, merges)
+    assert '\n1 of 1 pairs of relatives merge before an outsider joins' in capsys.readouterr().out
 
 
 def test_the_table_of_ablation_has_its_rows_where_it_says(capsys):
     print_ablation(['fr-en', 'en-fr'], torch.tensor([[0.010, -0.002], [0.004, 0.020]]))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[-5:-1]] == [['en', 'fr'], ['fr', 'en'], ['en-fr', '20', '4'], ['fr-en', '-2', '10']]
+    assert [line.split() for line in lines[-5:-1]] == [['en', 'fr'], ['fr', 'en'], ['en-fr', '20', '4'],
+                                                       ['fr-en', '-2', '10']]
     assert lines[-1] == 'mean on the diagonal (own neurons) 15.0, off it 1.0'
+
+
+def test_specific_neurons_are_those_that_the_fewest_others_have():
+    masks = torch.tensor([[[1, 1, 1, 1, 0]], [[0, 1, 1, 0, 1]], [[0, 1, 0, 1, 1]]]).bool()  # held by 1 3 2 2 2
+    specific, random = specific_neurons(masks, 2, seed=1)
+    assert specific.int().tolist() == [[[1, 0, 1, 0, 0]], [[0, 0, 1, 0, 1]], [[0, 0, 0, 1, 1]]]  # ties by index
+    assert (random.sum(-1) == 2).all() and not (random & ~masks).any()
+    assert any(not torch.equal(random, specific_neurons(masks, 2, seed)[1]) for seed in range(2, 9))
+
+
+def test_ablation_measures_each_set_and_leaves_the_masks():
+    """What is measured here is how many neurons each task has on: each set takes away those of it that were on."""
+    generator = torch.Generator().manual_seed(1)
+    before = torch.rand(3, 4, 16, generator=generator) < 0.5  # (N, L, F)
+    model = SimpleNamespace(masks=before.clone())
+    sets = torch.rand(2, 4, 16, generator=generator) < 0.3  # (2, L, F)
+    rise = ablate(model, sets, lambda: model.masks.sum((1, 2)))
+    assert torch.equal(rise, -(before & sets[:, None]).sum((2, 3))) and torch.equal(model.masks, before)
+
+
+@pytest.fixture
+def unsaved(monkeypatch):
+    """Pictures are drawn, but not rendered into files, which takes most of the time."""
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', lambda self, *args, **options: None)
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """What is drawn: a list of (method, arguments, options), in the order of the calls on matplotlib's axes."""
+    from matplotlib.axes import Axes
+    calls = []
+
+    def spy(name):
+        method = getattr(Axes, name)
+
+        def call(self, *args, **options):
+            calls.append((name, args, options))
+            return method(self, *args, **options)
+        monkeypatch.setattr(Axes, name, call)
+
+    for name in ('set_yticks', 'imshow', 'plot', 'fill_between', 'boxplot'):
+        spy(name)
+    return calls
+
+
+def test_a_drawn_tree_has_its_languages_in_the_order_of_its_branches(tmp_path, axes, unsaved):
+    draw_tree(tmp_path, 'enc1', ['cs', 'de', 'fr'], [((0,), (2,), 0.1), ((1,), (0, 2), 0.3)])
+    ticks = [args for name, args, _ in axes if name == 'set_yticks']
+    assert [(list(at), names) for at, names in ticks] == [([0, 1, 2], ['de', 'cs', 'fr'])]
+    assert [args for name, args, _ in axes if name == 'plot'] == [([0, 0.1, 0.1, 0], [1, 1, 2, 2]),
+                                                                  ([0, 0.3, 0.3, 0.1], [0, 0, 1.5, 1.5])]
+
+
+def test_the_cells_of_a_drawn_map_are_the_tables(tmp_path, axes, unsaved):
+    iou = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
+    draw_overlap(tmp_path, profile(TASKS, iou), 'enc1')
+    (cells,), = [args for name, args, _ in axes if name == 'imshow']
+    order = display_order(TASKS)
+    assert cells == [[iou[a, b].item() for b in order] for a in order]
+    assert cells[1][2] == iou[TASKS.index('en-nl'), TASKS.index('en-cs')].item()
+
+
+def test_a_drawn_curve_is_what_the_csv_says(tmp_path, axes):
+    path = tmp_path / 'base.csv'
+    path.write_text('step,smoothed_train_loss,learning_rate,target_tokens_per_second,valid_en-de,valid_de-en,'
+                    'valid_en-fr\n100,5.5,0.001,900,4.5,5,5.5\n200,3.25,0.002,901,2,3,7\n', encoding='utf-8')
+    assert draw_curve(path) == [tmp_path / 'base.curve.png', tmp_path / 'base.curve.svg']
+    assert [args for name, args, _ in axes if name == 'plot'] == [([100, 200], [5.5, 3.25]), ([100, 200], [5, 4])]
+    assert [args for name, args, _ in axes if name == 'fill_between'] == [([100, 200], [4.5, 2], [5.5, 7])]
+    assert (tmp_path / 'base.curve.png').read_bytes().startswith(b'\x89PNG')
+    assert '<svg' in (tmp_path / 'base.curve.svg').read_text(encoding='utf-8')
+
+
+def test_everything_is_drawn_and_printed_for_a_run(tmp_path, axes, unsaved, capsys):
+    masks = torch.rand(8, 2, 50, generator=torch.Generator().manual_seed(1)) < 0.7
+    found = Profile(TASKS, masks, *overlap(masks), SIZES, SUBWORDS)
+    names = {path.name for path in figures.draw_all(tmp_path, found, ['dec1'])}
+    assert names == {path.name for path in tmp_path.iterdir()} == {
+        f'{name}.{suffix}' for name in ('overlap-by-layer', 'sparsity', 'overlap-dec1', 'tree-dec1')
+        for suffix in ('png', 'svg')}
+    boxes, = [args for name, args, _ in axes if name == 'boxplot']
+    assert [len(box) for box in boxes[0]] == [6, 6]  # of four languages beside the hub
+    drawn = {options['label']: args for name, args, options in axes if name == 'plot' and 'label' in options}
+    assert drawn['pl-en'][1] == [pytest.approx(value) for value in (~masks[7]).double().mean(-1).tolist()]
+    figures.print_all(found, ['dec1'])
+    out = capsys.readouterr().out
+    assert 'IoU in dec1' in out and 'Tree of languages in dec1' in out and 'significant' in out
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_one_task_has_tables_and_pictures_too(tmp_path, capsys, unsaved):
+    masks = torch.ones(1, 2, 5, dtype=torch.bool)
+    found = Profile(['en-de'], masks, *overlap(masks), [9], SUBWORDS)
+    figures.print_all(found, ['dec1'])
+    assert 'Tree' not in capsys.readouterr().out
+    assert len(figures.draw_all(tmp_path, found, ['dec1'])) == 6
+
+
+def test_without_matplotlib_there_is_one_clear_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
+    with pytest.raises(UserError, match='pip install matplotlib'):
+        figures.new_figure()

@@ -1,14 +1,21 @@
-"""The phrasebook says what it means: sentences written by hand, every form there, splits kept apart."""
+"""The phrasebook says what it means: sentences written by hand, mistakes in tables, splits kept apart.
+
+Every word in every form, and a mistake in every ninth line, are marked slow.
+"""
 import random
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, product
 
 import pytest
 
-from minispec import UserError, phrasebook
-from minispec.corpora import Corpus, write_phrasebook
-from minispec.phrasebook import LEXICON, Clause, NounPhrase, codes, draw_clause, english, language, sentences
+from minispec import UserError
+from minispec.corpora import Corpus, grammar, open_corpus, phrasebook, write_phrasebook
+from minispec.corpora.grammar import LEXICON, Clause, NounPhrase, codes, language
+from minispec.corpora.languages import family
+from minispec.corpora.phrasebook import KINDS, draw_clause, sentences
+from minispec.data import read_lines
 
 
 def the(noun, adjective='', owner=None):
@@ -39,10 +46,12 @@ MEANINGS = [
     Clause('where', several('the', 'man', 'young'), 'work'),
     Clause('modal', WE, 'buy', the('bicycle', 'green'), modal='want', place='market'),
     Clause('modal', the('teacher'), 'find', several('the', 'horse'), modal='can', place='school'),
-    Clause('time', the('grandfather', 'kind'), 'sell', several('two', 'house', 'white'), time='every Sunday', place='village'),
+    Clause('time', the('grandfather', 'kind'), 'sell', several('two', 'house', 'white'),
+           time='every Sunday', place='village'),
     Clause('time', I, 'cry', time='every morning', place='house'),
     Clause('says', the('farmer'), 'say', said=Clause('said', the('girl'), 'eat', a('cake'), place='street')),
-    Clause('says', several('the', 'child'), 'know', said=Clause('said', the('man'), 'draw', the('boat', owner=the('boy', 'small')))),
+    Clause('says', several('the', 'child'), 'know',
+           said=Clause('said', the('man'), 'draw', the('boat', owner=the('boy', 'small')))),
     Clause('copula', the('car', owner=the('woman', 'kind')), adjective='old'),
     Clause('copula', several('the', 'boy'), adjective='kind'),
 ]
@@ -247,10 +256,17 @@ def test_every_construction_as_written_by_hand(code):
     assert [language(code).say(meaning) for meaning in MEANINGS] == expected
 
 
+def test_a_noun_can_change_its_class_in_the_plural():
+    """Czech dítě is neuter and děti feminine: without that it would be *malá děti*."""
+    for phrase, said in (the('child', 'small'), 'Malé dítě spí.'), (several('the', 'child', 'small'), 'Malé děti spí.'):
+        assert language('cs').say(Clause('statement', phrase, 'sleep')) == said
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('code', codes())
 def test_no_form_is_missing(code):
     """Say every noun, adjective and verb in every form that a drawn meaning can ask for; an error names the form."""
-    table, say = english().sections, language(code).say
+    table, say = language('en').sections, language(code).say
     nouns = {kind: [noun for noun, row in table['nouns'].items() if kind in row['class'].split()]
              for kind in ('person', 'animal', 'food', 'text', 'thing', 'large')}
     subjects = [I, WE, *(NounPhrase(noun, number, 'the') for kind in ('person', 'animal') for noun in nouns[kind]
@@ -296,58 +312,74 @@ def test_no_form_is_missing(code):
 @pytest.fixture
 def lexicon(tmp_path, monkeypatch):
     """A lexicon of English and German alone; lexicon(name, text) changes a table and says some sentences."""
-    monkeypatch.setattr(phrasebook, 'LEXICON', tmp_path)
+    monkeypatch.setattr(grammar, 'LEXICON', tmp_path)
     texts = {name: (LEXICON / name).read_text(encoding='utf-8') for name in ('de.txt', 'en.txt')}
 
     def change(name, text):
         for other in texts:
             (tmp_path / other).write_text(text if other == name else texts[other], encoding='utf-8')
-        for cached in (phrasebook.codes, phrasebook.language):
+        for cached in (grammar.codes, grammar.language):
             cached.cache_clear()
         return list(islice(sentences(), 100))
 
     change.texts = texts
     yield change
-    for cached in (phrasebook.codes, phrasebook.language):
+    for cached in (grammar.codes, grammar.language):
         cached.cache_clear()
 
 
-@pytest.mark.parametrize('name, old, new, at, message', [
-    ('de.txt', 'Hund         Hund ', '-            Hund ', 'dog ', r'\[nouns\] dog has no "nom"'),
-    ('de.txt', 'wir\n', 'wir  uns\n', 'we ', r'\[nouns\] we has 8 cells instead of 7'),
-    ('de.txt', '\ndog  ', '\ndgo  ', 'dgo', r'\[nouns\] dgo is not in en.txt'),
-    ('de.txt', '\ndog  ', '\n# dog  ', '[nouns]', r'\[nouns\] has no "dog"'),
-    ('de.txt', '\ndog  ', '\nman  ', 'man          m      Hund', r'\[nouns\] man is there twice'),
-    ('de.txt', '\ndog          m', '\ndog          k', 'dog ', r'\[nouns\] dog has "k" where .* only be f, m, n'),
-    ('de.txt', 'the nom m', 'the nmo m', 'the nmo m', r'\[determiners\] the nmo m has "nmo" where .* nom, '),
-    ('de.txt', 'sg nom  nom', 'sg nom  nmo', 'sg nom  nmo', r'.* has "nmo" where there can only be acc, class, dat, '),
-    ('de.txt', 'the gen m  des', '', '[determiners]', r'\[determiners\] has no line for '),
-    ('de.txt', 'old    before', 'old    behind', 'old ', r'\[adjectives\] old has the class "behind", a slot '),
-    ('de.txt', '{object}', '{objekt}', 'transitive ', r'\[frames\] transitive has "objekt" where .* object, '),
-    ('de.txt', '{object}', '{object', 'transitive ', r'\[frames\] transitive has "{" where '),
-    ('de.txt', '{object}', '{rest}', 'transitive ', r'\[frames\] transitive has "rest" where '),
-    ('de.txt', '[frames]', '[frame]', '[frame]', r'\[frame\] has "frame" where there can only be adjectives, '),
-    ('de.txt', '[language]', '', 'name ', r'.* comes before the first section'),
-    ('de.txt', '[times]', '[places]', '[places]\nevery', r'\[places\] is there twice'),
-    ('de.txt', 'word         class', 'word  class  class', 'word', r'.* should be the line that names the columns'),
-    ('de.txt', 'Germanic', 'Germannic', 'family', r'.*"Germannic" where there can only be .*Germanic, '),
-    ('de.txt', '8000', 'many', 'pairs', r'\[language\] pairs should be a number of sentences, not many'),
-    ('de.txt', 'manchmal', 'manchmal\n[spelling]\n(a  b', '(a', r'\[spelling\] \(a is not a regular expression'),
-    ('en.txt', 'person animal food text thing large  want', 'person animl  want', 'see ', '.* see has "animl" where '),
-    ('en.txt', 'big    before  thing large', 'big    before  ∅', 'big  ', r'\[adjectives\] big has "" where '),
-    ('en.txt', 'frame ', 'farme ', 'see  ', r'\[verbs\] see has no "frame"'),
-    ('en.txt', 'text         ', 'food         ', '[nouns]', r'\[nouns\] has too few lines with text as their class'),
-])
-def test_a_mistake_in_a_table_is_named_with_its_line(lexicon, name, old, new, at, message):
-    """`at` begins the line that the error names."""
-    changed = lexicon.texts[name].replace(old, new)
-    line = changed[:changed.index(f'\n{at}') + 1].count('\n') + 1
-    with pytest.raises(UserError, match=rf'{name}, line {line}: {message}'):
-        lexicon(name, changed)
+MISTAKES_BY_HAND = {  # table, old text, new text, beginning of the line that the error names, message
+    'layout': [
+        ('de.txt', 'wir\n', 'wir  uns\n', 'we ', 'we has 8 cells instead of 7'),
+        ('de.txt', '\ndog  ', '\nman  ', 'man          m      Hund', 'man is there twice'),
+        ('de.txt', '[frames]', '[frame]', '[frame]', r'\[frame\] has "frame" where there can only be adjectives, '),
+        ('de.txt', '[language]', '', 'name ', 'name comes before the first section'),
+        ('de.txt', '[times]', '[places]', '[places]\nevery', r'\[places\] is there twice'),
+        ('de.txt', '8000', 'many', 'pairs', 'pairs should be a number of sentences, not many'),
+        ('de.txt', 'manchmal', 'manchmal\n[spelling]\n(a  b', '(a', r'\(a is not a regular expression'),
+        ('en.txt', 'frame ', 'farme ', 'see  ', 'see has no "frame"'),
+    ],
+    'words': [
+        ('de.txt', 'Hund         Hund ', '-            Hund ', 'dog ', 'dog has no "nom"'),
+        ('de.txt', '\ndog  ', '\ndgo  ', 'dgo', 'dgo is not in en.txt'),
+        ('de.txt', '\ndog  ', '\n# dog  ', '[nouns]', r'\[nouns\] has no "dog"'),
+        ('de.txt', '\ndog          m', '\ndog          k', 'dog ', 'dog has "k" where .* only be f, m, n'),
+        ('de.txt', 'old    before', 'old    behind', 'old ', 'old has "behind" where there can only be before'),
+        ('de.txt', 'old    before', 'old    after ', 'old ', 'old has "after" where there can only be before'),
+    ],
+    'rules': [
+        ('de.txt', 'the nom m', 'the nmo m', 'the nmo m', 'the nmo m has "nmo" where .* nom, '),
+        ('de.txt', 'sg nom  nom', 'sg nom  nmo', 'sg nom  nmo', 'sg nom has "nmo" where there can only be acc, '),
+        ('de.txt', 'the gen m  des', '', '[determiners]', r'\[determiners\] has no line for .*gen m'),
+    ],
+    'templates': [
+        ('de.txt', '{object}', '{objekt}', 'transitive ', 'transitive has "{objekt}", which nothing can fill'),
+        ('de.txt', '{object}', '{object', 'transitive ', 'transitive has "{", which nothing can fill'),
+        ('de.txt', '{object}', '{rest}', 'transitive ', 'transitive has "{rest}", which nothing can fill'),
+        ('de.txt', 'intransitive  {place}', 'intransitive  {recipient}', 'intransitive ',
+         'intransitive has "{recipient}", which nothing can fill'),
+    ],
+    'sense': [
+        ('en.txt', 'person animal food text thing large  want', 'person animl  want', 'see ', 'see has "animl" where '),
+        ('en.txt', 'big    before  thing large', 'big    before  ∅', 'big  ', 'big has "" where '),
+        ('en.txt', 'text         ', 'food         ', '[nouns]',
+         r'\[nouns\] has too few lines with text as their class'),
+    ],
+}
+
+
+@pytest.mark.parametrize('mistakes', MISTAKES_BY_HAND.values(), ids=MISTAKES_BY_HAND)
+def test_a_mistake_in_a_table_is_named_with_its_line(lexicon, mistakes):
+    for name, old, new, at, message in mistakes:
+        assert old in lexicon.texts[name]
+        changed = lexicon.texts[name].replace(old, new)
+        line = changed[:changed.index(f'\n{at}') + 1].count('\n') + 1
+        with pytest.raises(UserError, match=rf'{name}, line {line}: {message}'):
+            lexicon(name, changed)
 
 
 def test_a_table_that_is_not_utf8_is_named_with_its_line(lexicon):
-    (phrasebook.LEXICON / 'xx.txt').write_bytes('[language]\nname  Español\n'.encode('latin-1'))
+    (grammar.LEXICON / 'xx.txt').write_bytes('[language]\nname  Español\n'.encode('latin-1'))
     with pytest.raises(UserError, match='xx.txt, line 2: not UTF-8'):
         lexicon('de.txt', lexicon.texts['de.txt'])
 
@@ -368,6 +400,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['de.txt', 'en.txt'])
 @pytest.mark.parametrize('mistake', MISTAKES)
 def test_any_mistake_is_one_line_that_names_its_place(lexicon, name, mistake):
@@ -386,11 +419,22 @@ def test_any_mistake_is_one_line_that_names_its_place(lexicon, name, mistake):
     assert told
 
 
+@pytest.mark.slow
 def test_there_are_hundreds_of_thousands_of_meanings():
     """By the birthday rule: n draws among m equally likely ones meet about n^2 / 2m that were drawn before."""
-    rng, n = random.Random(1), 5000
-    repeated = n - len({draw_clause(rng, 'says') for _ in range(n)})
+    rng = random.Random(1)
+    drawn = [clause for clause in (draw_clause(rng) for _ in range(40_000)) if clause.kind == 'says']
+    n, repeated = len(drawn), len(drawn) - len(set(drawn))
     assert n ** 2 / (2 * max(repeated, 1)) > 200_000
+
+
+def test_kinds_come_as_often_as_they_should():
+    """Within four standard deviations of a binomial count."""
+    rng, n = random.Random(1), 2000
+    drawn = Counter(draw_clause(rng).kind for _ in range(n))
+    for kind, weight in KINDS.items():
+        share = weight / sum(KINDS.values())
+        assert abs(drawn[kind] - n * share) < 4 * (n * share * (1 - share)) ** 0.5
 
 
 def test_same_seed_same_sentences_and_none_twice():
@@ -400,33 +444,48 @@ def test_same_seed_same_sentences_and_none_twice():
         assert len({said[code] for said in first}) == 300
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    return write_phrasebook(tmp_path_factory.mktemp('data') / 'phrasebook')
+def test_each_family_has_a_high_a_mid_and_a_low_resource_language():
+    pairs = {}
+    for code in codes():
+        pairs.setdefault(family(code), set()).add(language(code).pairs)
+    assert {name: sizes - {0} for name, sizes in pairs.items()} == dict.fromkeys(
+        ['Germanic', 'Romance', 'Slavic'], {400, 2000, 8000})
 
 
-def test_the_files_of_the_phrasebook(folder):
-    """Splits share no sentence on either side; families have a high, a medium and a low direction."""
-    corpus = Corpus(folder)
+def check_splits(corpus):
+    """Line n of both files of a task is there, and no two splits share a sentence. Returns training sizes by task."""
     sizes = {}
-    for direction in corpus.directions:
-        lines = {}
-        for split in ('train', 'valid', 'test'):
-            lines[split] = [path.read_text(encoding='utf-8').splitlines() for path in corpus.files(split, direction)]
-            assert len(lines[split][0]) == len(lines[split][1])
-        sizes[direction] = len(lines['train'][0])
+    for task in corpus.tasks:
+        lines = {split: [list(read_lines(path)) for path in corpus.files(split, task)]
+                 for split in ('train', 'valid', 'test')}
+        assert all(len(source) == len(target) for source, target in lines.values())
+        assert len(lines['valid'][0]) == len(lines['test'][0]) == 200
         for side in (0, 1):
-            train, valid, test = (set(lines[split][side]) for split in ('train', 'valid', 'test'))
-            assert not train & valid and not train & test and not valid & test
-    for family in ('Germanic', 'Romance', 'Slavic'):
-        pairs = [sizes[f'en-{code}'] for code in codes() if code != 'en' and language(code).family == family]
-        assert {400, 2000, 8000} <= set(pairs)
+            sentences_of_side = [line for both in lines.values() for line in both[side]]
+            assert len(set(sentences_of_side)) == len(sentences_of_side)
+        sizes[task] = len(lines['train'][0])
+    return sizes
 
 
-def test_the_phrasebook_is_written_once(folder):
-    path = folder / 'train.en-de.de'
-    before = path.stat().st_mtime_ns
-    assert write_phrasebook(folder) == folder and path.stat().st_mtime_ns == before
+def test_the_files_of_a_small_phrasebook(lexicon, tmp_path, monkeypatch):
+    """Its splits share no sentence, each language has its own training size, and a second run draws nothing."""
+    monkeypatch.chdir(tmp_path)
+    german = lexicon.texts['de.txt']
+    (tmp_path / 'nds.txt').write_text(german.replace('8000', '300'), encoding='utf-8')
+    lexicon('de.txt', german.replace('8000', '900'))
+    corpus = open_corpus('phrasebook')
+    assert check_splits(corpus) == {'en-de': 900, 'de-en': 900, 'en-nds': 300, 'nds-en': 300}
+    english = [list(read_lines(corpus.files('train', task)[0])) for task in ('en-de', 'en-nds')]
+    assert english[1] == english[0][:300]
+    monkeypatch.setattr(phrasebook, 'sentences', None)
+    assert open_corpus('phrasebook').tasks == corpus.tasks
+
+
+@pytest.mark.slow
+def test_the_files_of_the_phrasebook(tmp_path):
+    sizes = check_splits(Corpus(write_phrasebook(tmp_path / 'phrasebook')))
+    assert sizes == {task: language(code).pairs for code in codes() if code != 'en'
+                     for task in (f'en-{code}', f'{code}-en')}
 
 
 def test_two_first_runs_at_once_write_one_phrasebook(lexicon, tmp_path):

@@ -7,21 +7,24 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_batch
+from kill_campaign import curve
 from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from minispec.checkpoint import fingerprint, load_checkpoint
-from minispec.training import update, validate
+from minispec.training import train_step, validate
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = '--vocab-size 90 --d-model 16 --d-ff 32 --layers 1 --heads 2 --dropout 0.2 --batch-tokens 200 --eval-every 4'.split()
+SMALL = ('--vocab-size 90 --d-model 16 --d-ff 32 --layers 1 --heads 2 --dropout 0.2 --batch-tokens 200 '
+         '--eval-every 4').split()
 
 
 class Valid:
     """Three batches for `validate`, which asks a Bitext for them."""
     batches = [make_batch([(5, 7), (3, 4)], [0, 1], seed=1), make_batch([(8, 2)], [2]), make_batch([(4, 4)], [1])]
 
-    def in_order(self, batch_tokens):
+    def eval_batches(self, batch_tokens):
         return self.batches
 
 
@@ -35,7 +38,7 @@ def one_of_two(rank, model, batches, folder):
     model = copy.deepcopy(model)  # what `spawn` hands over lies in memory that both would write to
     parallel = DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    result = update(parallel, optimizer, [share(batch, rank, 2) for batch in batches], torch.float32)
+    result = train_step(parallel, optimizer, [share(batch, rank, 2) for batch in batches], torch.float32)
     torch.save((result, model.state_dict(), validate(model, Valid(), 100)), f'{folder}/{rank}.pt')
     distributed.destroy_process_group()
 
@@ -44,7 +47,7 @@ def test_two_processes_take_the_step_of_one(model, batch, tmp_path):
     """Uneven shares, of a batch of a single sentence even none: the same loss, tokens, weights and validation."""
     batches = [batch, make_batch([(5, 9), (8, 2), (3, 3)], [2, 0, 1], seed=1), make_batch([(4, 6)], [1], seed=2)]
     multiprocessing.spawn(one_of_two, (model, batches, tmp_path.as_posix()), nprocs=2)
-    loss, tokens = update(model, torch.optim.SGD(model.parameters(), lr=0.1), batches, torch.float32)
+    loss, tokens = train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), batches, torch.float32)
     losses = validate(model, Valid(), 100)
     for rank in (0, 1):
         (found_loss, found_tokens), weights, found_losses = torch.load(tmp_path / f'{rank}.pt', weights_only=True)
@@ -55,8 +58,10 @@ def test_two_processes_take_the_step_of_one(model, batch, tmp_path):
 
 
 def torchrun(*command):
-    two = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--']  # --: or it takes our --run for its own
-    return subprocess.Popen([sys.executable, *two, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, encoding='utf-8')
+    # Without the --, it would take our --run for its own.
+    two = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--']
+    return subprocess.Popen([sys.executable, *two, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE,
+                            encoding='utf-8')
 
 
 def test_torchrun_trains_resumes_and_specializes(corpus_folder, tmp_path):
@@ -74,4 +79,5 @@ def test_torchrun_trains_resumes_and_specializes(corpus_folder, tmp_path):
     run('parts', 'train.py', '--resume')
     whole, parts = (load_checkpoint(tmp_path / name / 'base.last.pt') for name in ('whole', 'parts'))
     assert fingerprint(whole.model) == fingerprint(parts.model) and whole.info['valid'] == parts.info['valid']
-    run('whole', 'specialize.py', '--control', 'dense', '--batch-tokens', 200, '--steps', 4)
+    assert curve(tmp_path / 'whole' / 'base.csv') == curve(tmp_path / 'parts' / 'base.csv')
+    run('whole', 'specialize.py', '--masks', 'dense', '--batch-tokens', 200, '--steps', 4)

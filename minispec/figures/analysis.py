@@ -1,0 +1,155 @@
+"""What the figures show, computed: which tasks and languages share neurons, and what a task's neurons do for it."""
+from dataclasses import dataclass
+
+import torch
+
+from minispec.corpora.languages import family, same_family
+from minispec.tasks import HUB, split_task
+
+
+@dataclass
+class Profile:
+    """What `profile.py` finds out about N tasks in L layers."""
+    tasks: list           # N
+    masks: torch.Tensor   # (N, L, F) bool
+    iou: torch.Tensor     # (L, N, N), from `neurons.overlap`
+    chance: torch.Tensor  # (L, N, N), the IoU expected by chance
+    train_sizes: list     # N, sentence pairs
+    subwords: dict        # {language: set of the subwords in its validation text}
+
+    @property
+    def layers(self):
+        return layer_names(len(self.iou) // 2)
+
+    def overlap(self, layer):
+        """IoU and expected IoU, (N, N) each, of the layer with this name."""
+        index = self.layers.index(layer)
+        return self.iou[index], self.chance[index]
+
+
+def layer_names(n):
+    """The names of n encoder and n decoder layers: enc1, enc2, ..., dec1, dec2, ..."""
+    return [f'{side}{i + 1}' for side in ('enc', 'dec') for i in range(n)]
+
+
+def languages_of(tasks, layer):
+    """For each task the language that `layer` works on (encoder: source, decoder: target), and the other one."""
+    pairs = [split_task(task) for task in tasks]
+    return pairs if layer.startswith('enc') else [(tgt, src) for src, tgt in pairs]
+
+
+def comparable_pairs(tasks, layer):
+    """Which tasks differ in the language that `layer` works on, and in nothing else? (N, N) bool, symmetric.
+
+    So the encoder compares de-en with fr-en, and the decoder en-de with en-fr. The encoder never compares en-de with
+    en-fr: on line-aligned text both read the same English sentences, and their IoU is 1 by design.
+    """
+    languages = languages_of(tasks, layer)
+    return torch.tensor([[own != own_b and other == other_b for own_b, other_b in languages]
+                         for own, other in languages])
+
+
+def similarity(profile, layer):
+    """How similar are the languages that `layer` works on, for every two tasks? Three values in [0, 1], (3, N, N).
+
+    Same family (0 or 1); share of subwords in common; ratio of training sizes, the smaller over the larger.
+    """
+    languages = [own for own, _ in languages_of(profile.tasks, layer)]
+    used, sizes = [profile.subwords[language] for language in languages], profile.train_sizes
+    return torch.tensor([[[same_family(a, b) for b in languages] for a in languages],
+                         [[len(a & b) / len(a | b) for b in used] for a in used],
+                         [[min(a, b) / max(a, b) for b in sizes] for a in sizes]], dtype=torch.double)
+
+
+def nearest_relatives(comparable, relatives, excess):
+    """For how many tasks is the comparable task with the highest overlap a relative (of the same family)?
+
+    All are (N, N); `excess` is IoU minus chance. Of several nearest tasks each counts in part; tasks without a relative
+    are not counted. Returns the number, the number expected by chance, and how many tasks were counted.
+    """
+    excess = excess.masked_fill(~comparable, -torch.inf)
+    nearest = comparable & (excess == excess.amax(1, keepdim=True))  # (N, N)
+    relatives = comparable & relatives
+    counted = relatives.any(1)  # (N,)
+    found = (nearest & relatives).sum(1) / nearest.sum(1)  # (N,)
+    expected = relatives.sum(1) / comparable.sum(1)  # (N,)
+    return found[counted].sum().item(), expected[counted].sum().item(), counted.sum().item()
+
+
+def spearman(x, y):
+    """Rank correlation of x (n,) and y (n,), equal values sharing their mean rank; NaN if one is constant."""
+    ranks = [(v[:, None] > v).double().sum(1) + (v[:, None] == v).double().sum(1) / 2 for v in (x, y)]  # (n,) each
+    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
+
+
+def linkage(distance):
+    """A tree over distances (n, n) by average linkage: merges the two clusters nearest on average, again and again.
+
+    Returns the n - 1 merges in that order: (members of one, members of the other, their mean distance).
+    """
+    clusters, merges = [(i,) for i in range(len(distance))], []
+    while len(clusters) > 1:
+        height, one, other = min((distance[list(a)][:, list(b)].mean().item(), a, b)
+                                 for i, b in enumerate(clusters) for a in clusters[:i])
+        merges.append((one, other, height))
+        clusters = [cluster for cluster in clusters if cluster not in (one, other)] + [one + other]
+    return merges
+
+
+def language_tree(profile, layer):
+    """The languages of a layer and their `linkage` on 1 - IoU, over tasks that share the other language (the hub)."""
+    languages = languages_of(profile.tasks, layer)
+    others = [other for _, other in languages]
+    leaves = [task for task, other in enumerate(others) if other == max(others, key=others.count)]
+    iou, _ = profile.overlap(layer)
+    return [languages[task][0] for task in leaves], linkage(1 - iou[leaves][:, leaves])
+
+
+def pure_pairs(merges, families):
+    """How many pairs of relatives does a tree merge before an outsider joins? `families` has a name for each leaf."""
+    return sum(len(a) * len(b) for a, b, _ in merges if len({families[leaf] for leaf in a + b}) == 1)
+
+
+def sparsity(masks):
+    """The share of neurons that masks (N, L, F) switch off, (N, L)."""
+    return 1 - masks.double().mean(-1)
+
+
+def display_order(tasks):
+    """The order in which tasks are shown, N indices: from the hub first, and languages beside their relatives."""
+    def key(index):
+        src, tgt = split_task(tasks[index])
+        other = tgt if src == HUB else src
+        return src != HUB, family(other) or '', other, tgt
+    return sorted(range(len(tasks)), key=key)
+
+
+def diagonal_means(values):
+    """The mean of a matrix (N, N) on its diagonal, and off it."""
+    diagonal = torch.eye(len(values), dtype=torch.bool)
+    return values[diagonal].mean().item(), values[~diagonal].mean().item()
+
+
+def specific_neurons(masks, n, seed):
+    """n direction-specific neurons of each task and layer, those of its own that the fewest tasks have; and n random.
+
+    Both are (N, L, F) bool; ties go by index. No task may have fewer than n neurons in a layer.
+    """
+    holders = masks.sum(0).float().expand(masks.shape)  # (N, L, F), how many tasks have the neuron
+    noise = torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed))
+    return [score.masked_fill(~masks, torch.inf).argsort(dim=-1, stable=True).argsort(-1) < n
+            for score in (holders, noise)]
+
+
+@torch.no_grad()
+def ablate(model, sets, measure):
+    """How much does measure() (N,), e.g. the loss of each task, rise when all tasks lose a set of neurons?
+
+    Returns a row for each of the sets (n, L, F): (n, N).
+    """
+    before, masks, rows = measure(), model.masks.clone(), []
+    for off in sets.to(masks.device):  # (L, F)
+        model.masks.copy_(masks & ~off)
+        rows.append(measure() - before)
+    model.masks.copy_(masks)
+    return torch.stack(rows)

@@ -1,0 +1,136 @@
+"""The figures as pictures. Each function writes a PNG and an SVG into `folder` and returns their paths."""
+import csv
+import io
+
+from minispec import UserError
+from minispec.files import write
+from minispec.figures.analysis import comparable_pairs, diagonal_means, display_order, language_tree, sparsity
+from minispec.tasks import from_hub, reverse_task
+
+
+def draw_all(folder, profile, shown):
+    """All pictures but `draw_ablation`'s; `shown` names the layers whose overlap and tree are drawn."""
+    paths = draw_overlap_by_layer(folder, profile) + draw_sparsity(folder, profile)
+    for layer in shown:
+        paths += draw_overlap(folder, profile, layer)
+        paths += draw_tree(folder, layer, *language_tree(profile, layer))
+    return paths
+
+
+def new_figure():
+    """An empty picture, (figure, axes). Raises UserError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError('pictures need matplotlib: python -m pip install matplotlib')
+    figure = Figure(figsize=(7, 5), layout='constrained')
+    return figure, figure.subplots()
+
+
+def save(figure, folder, name):
+    """Write a picture as PNG and as SVG; returns the paths."""
+    paths = [folder / f'{name}.{suffix}' for suffix in ('png', 'svg')]
+    for path in paths:
+        picture = io.BytesIO()
+        figure.savefig(picture, format=path.suffix[1:], dpi=150)
+        write(path, picture.getvalue())
+    return paths
+
+
+def draw_matrix(folder, name, tasks, values, title, label, **colours):
+    """Values (N, N) as a picture, in the order of `tables.print_matrix`."""
+    figure, axes = new_figure()
+    order = display_order(tasks)
+    names = [tasks[task] for task in order]
+    image = axes.imshow(values[order][:, order].tolist(), **colours)
+    axes.set_xticks(range(len(tasks)), names, rotation=90)
+    axes.set_yticks(range(len(tasks)), names)
+    axes.set_title(title)
+    figure.colorbar(image, label=label)
+    return save(figure, folder, name)
+
+
+def draw_overlap(folder, profile, layer):
+    """Figure 1 for one layer."""
+    iou, chance = profile.overlap(layer)
+    title = f'Overlap of neurons in {layer} (expected by chance: {diagonal_means(chance)[1]:.2f})'
+    return draw_matrix(folder, f'overlap-{layer}', profile.tasks, iou, title, 'IoU', vmax=1, cmap='viridis')
+
+
+def draw_ablation(folder, tasks, excess):
+    """The table of `print_ablation` in colours."""
+    limit = excess.abs().max().item()
+    return draw_matrix(folder, 'ablation', tasks, excess, "One direction's specific neurons off (rows)",
+                       'rise of the loss, minus that by random neurons', vmin=-limit, vmax=limit, cmap='RdBu_r')
+
+
+def draw_overlap_by_layer(folder, profile):
+    """Figure 2: a box for each layer, from the first to the third quartile of its `comparable_pairs`."""
+    figure, axes = new_figure()
+    pairs = [comparable_pairs(profile.tasks, layer).triu() for layer in profile.layers]  # (N, N) each
+    ticks = range(1, len(pairs) + 1)
+    axes.boxplot([iou[shown].tolist() for iou, shown in zip(profile.iou, pairs)], whis=(0, 100))
+    axes.plot(ticks, [chance[shown].mean().item() for chance, shown in zip(profile.chance, pairs)], 'x--', color='gray',
+              label='expected by chance')
+    axes.set_xticks(ticks, profile.layers)
+    axes.set(title='Overlap of source languages (encoder) and of target languages (decoder)', ylabel='IoU')
+    axes.legend()
+    return save(figure, folder, 'overlap-by-layer')
+
+
+def draw_sparsity(folder, profile):
+    """Figure 5: a line for each task; a task and its reverse have one colour, tasks from the hub are solid."""
+    figure, axes = new_figure()
+    colours = {}
+    for index in display_order(profile.tasks):
+        task = profile.tasks[index]
+        colour = colours.setdefault(min(task, reverse_task(task)), f'C{len(colours)}')
+        axes.plot(profile.layers, sparsity(profile.masks)[index].tolist(), marker='.', color=colour, label=task,
+                  linestyle='-' if task in from_hub(profile.tasks) else '--')
+    axes.set(title='Sparsity', ylabel='share of neurons that are off')
+    figure.legend(loc='outside right center', fontsize='small')  # inside, eighteen tasks would hide the lines
+    return save(figure, folder, 'sparsity')
+
+
+def draw_tree(folder, layer, languages, merges):
+    """The tree of `print_tree`; nothing for one language."""
+    if not merges:
+        return []
+    figure, axes = new_figure()
+    leaves = merges[-1][0] + merges[-1][1]
+    ends = {(leaf,): (0, y) for y, leaf in enumerate(leaves)}  # where a cluster's branch ends
+    for a, b, height in merges:
+        (xa, ya), (xb, yb) = ends[a], ends[b]
+        axes.plot([xa, height, height, xb], [ya, ya, yb, yb], color='C0')
+        ends[a + b] = height, (ya + yb) / 2
+    axes.set_yticks(range(len(leaves)), [languages[leaf] for leaf in leaves])
+    axes.invert_yaxis()  # from top to bottom, as the text
+    axes.set(title=f'Languages by the neurons that they share in {layer} (average linkage)', xlabel='1 - IoU')
+    return save(figure, folder, f'tree-{layer}')
+
+
+def draw_lines(folder, name, lines, x, y):
+    """Lines {label: (xs, ys)}, or with intervals (xs, ys, lows, highs), over axes with these labels."""
+    figure, axes = new_figure()
+    for label, (xs, ys, *interval) in lines.items():
+        line, = axes.plot(xs, ys, marker='.', label=label)
+        if interval:
+            axes.fill_between(xs, *interval, color=line.get_color(), alpha=0.2)
+    axes.set(xlabel=x, ylabel=y)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # there is no layer 1.25
+    axes.legend()
+    return save(figure, folder, name)
+
+
+def draw_curve(csv_path):
+    """The training curve in RUN/base.csv, as RUN/base.curve.png and .svg."""
+    with csv_path.open(encoding='utf-8', newline='') as file:
+        rows = list(csv.DictReader(file))
+    steps = [int(row['step']) for row in rows]
+    train = [float(row['smoothed_train_loss']) for row in rows]
+    valid = [[float(row[name]) for name in row if name.startswith('valid_')] for row in rows]  # (steps, tasks)
+    mean = [sum(losses) / len(losses) for losses in valid]
+    lines = {'smoothed train loss': (steps, train),
+             'validation loss, mean (band: best to worst direction)':
+             (steps, mean, [min(losses) for losses in valid], [max(losses) for losses in valid])}
+    return draw_lines(csv_path.parent, f'{csv_path.stem}.curve', lines, 'step', 'nats per target token')

@@ -1,0 +1,85 @@
+"""Files, written whole and read safely.
+
+A file is written under a temporary name and then renamed, so none is ever half-written. Reading one that comes from
+somebody else never executes code and cannot fill the memory with the help of compression.
+"""
+import contextlib
+import os
+import zipfile
+
+import torch
+
+from minispec import UserError
+
+VERSION = 2  # of all files that hold tensors; whoever changes what they hold counts it up
+
+
+def make_folder(path):
+    """Make the folder `path` and those above it. Raises UserError if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot make the folder {path}: {error}')
+
+
+def write(path, content):
+    """Save text, bytes, or a dict of tensors and plain values as `path`, in a folder that exists: all, or nothing."""
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.part')  # another script may write the same file now
+    try:
+        with temporary.open('wb') as file:
+            if isinstance(content, dict):
+                torch.save({'version': VERSION, **content}, file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # or after a power cut there could be the new name without the content
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch raises its own when it meets one
+        raise UserError(f'cannot write {path}: {getattr(cause, "strerror", None) or error}')
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # if it still has this name
+
+
+def read(path, kind, made_by):
+    """The dict that `write` saved as `path`, if its 'kind' is this one. `made_by` says which script makes such a file.
+
+    Raises UserError if the file is not there, cut, damaged, or something else.
+    """
+    try:
+        file = path.open('rb')
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f'{path} is not there; {made_by} makes it')
+    except OSError as error:
+        raise UserError(f'cannot read {path}: {error.strerror}')
+    with file:
+        try:
+            content = load_safely(file)
+        except Exception:  # a broken or hostile file can fail its reader in any way there is
+            content = None
+    if not isinstance(content, dict) or content.get('kind') != kind:
+        raise UserError(f'{path} is not a minispec {kind}, or is damaged; {made_by} makes it')
+    if content.get('version') != VERSION:
+        raise UserError(f'{path} has format {content.get("version")!r}, and this minispec reads format {VERSION}; '
+                        f'make it anew with {made_by}')
+    return content
+
+
+def load_safely(file):
+    """torch.load without code, without compressed content, and with the checksums looked at."""
+    with zipfile.ZipFile(file) as archive:
+        # torch would unpack a small file into all of the memory, and does not look at the checksums.
+        if any(entry.compress_type for entry in archive.infolist()) or archive.testzip():
+            raise ValueError
+    file.seek(0)
+    return torch.load(file, map_location='cpu', weights_only=True)  # never unpickles code
+
+
+def check_keys(path, found, expected, what=''):
+    """Raise UserError that names the keys in which a file and the code differ, if they do; both are dicts."""
+    missing = ', '.join(what + key for key in expected if key not in found)
+    unknown = ', '.join(what + key for key in found if key not in expected)
+    if missing or unknown:
+        raise UserError(f'{path} and the code differ, because one of them has changed: '
+                        f'the file lacks {missing or "nothing"}; the code does not know {unknown or "nothing"}')

@@ -1,0 +1,90 @@
+"""What the machine is: its device, its precision, its processes, and Ctrl-C."""
+import contextlib
+import os
+import signal
+import threading
+
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from minispec import UserError
+
+
+def pick_device(name):
+    """The device that `--device` names. auto takes CUDA, else MPS (Apple), else the CPU."""
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    if name == 'cuda':
+        name = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'  # under torchrun, each process has a GPU of its own
+    try:
+        if torch.zeros(1, device=name).device.type in ('cpu', 'cuda', 'mps'):
+            return torch.device(name)
+    except Exception:  # torch has many answers to a device that it does not know, or that is not there
+        pass
+    raise UserError(f'--device {name}: this machine has no such device; try --device auto')
+
+
+def pick_dtype(name, device):
+    """The precision that `--dtype` names. auto takes bfloat16 where the processor has instructions for it.
+
+    Without them, bfloat16 is a hundred times slower than float32 on a CPU.
+    """
+    if name != 'auto':
+        return getattr(torch, name)
+    if device.type == 'cuda':
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:  # autocast on MPS is young, and its float32 is safe; an older torch does not know what a CPU can do
+        known = torch.cpu.get_capabilities() if device.type == 'cpu' and hasattr(torch.cpu, 'get_capabilities') else {}
+        fast = known.get('avx512_bf16', False) or known.get('amx_bf16', False)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def rank_and_world_size():
+    """Which of torchrun's processes this is, and of how many; without torchrun (0, 1).
+
+    They train as one: each takes every world-th sentence of every batch, and its own random numbers. Gradients, losses
+    and numbers of tokens are summed over all. The first alone writes files, and prints (see `cli.run`).
+    """
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+def wrap_ddp(model, device):
+    """The model as torchrun's processes train it together; without torchrun, the model itself."""
+    if not distributed.is_torchelastic_launched():
+        return model
+    if device.type == 'cuda':
+        torch.cuda.set_device(device)  # nccl works on the current one
+    distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+    return DistributedDataParallel(model)
+
+
+def all_reduce_sum(numbers):
+    """The sum of a tensor over all processes."""
+    if distributed.is_initialized():
+        distributed.all_reduce(numbers)
+    return numbers
+
+
+@contextlib.contextmanager
+def deferred_ctrl_c():
+    """Yields a list that is non-empty after the first Ctrl-C; a second one interrupts at once.
+
+    Raises KeyboardInterrupt at the end if the first came too late for anybody to look at the list.
+    """
+    noted = []
+    if threading.current_thread() is not threading.main_thread():  # others cannot have Ctrl-C
+        yield noted
+        return
+
+    def note(signal_number, frame):
+        noted.append(signal_number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if noted:
+        raise KeyboardInterrupt

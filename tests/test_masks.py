@@ -1,0 +1,54 @@
+"""Whose neurons a task gets, by hand."""
+import pytest
+import torch
+
+from minispec.masks import make_masks, random_masks, reverse_masks, shared_masks, zero_shot_masks
+
+TASKS = ['en-de', 'fr-en', 'en-fr', 'de-en']  # in an order that no rule of positions explains
+COUNTS = torch.tensor([[[5, 3, 2, 0], [1, 1, 4, 4]], [[0, 0, 1, 9], [6, 2, 2, 0]],
+                       [[2, 8, 0, 0], [0, 7, 0, 3]], [[3, 3, 3, 1], [9, 0, 1, 0]]])  # (N=4, L=2, F=4): sums of 10
+
+
+def test_own_masks_have_a_k_for_the_encoder_and_one_for_the_decoder():
+    own = make_masks('own', TASKS, COUNTS, 50, 85, seed=1)
+    assert own[:, 0].int().tolist() == [[1, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0], [1, 1, 0, 0]]  # lines at 5
+    assert own[:, 1].int().tolist() == [[1, 0, 1, 1], [1, 1, 1, 0], [0, 1, 0, 1], [1, 0, 0, 0]]  # lines at 8.5
+
+
+def test_each_kind_of_masks_is_made_by_its_rule():
+    own = make_masks('own', TASKS, COUNTS, 60, 60, seed=1)
+    expected = {'random': random_masks(own, 1), 'reverse': reverse_masks(own, TASKS),
+                'shared': shared_masks(COUNTS, own)}
+    for kind, masks in expected.items():
+        assert torch.equal(make_masks(kind, TASKS, COUNTS, 60, 60, seed=1), masks) and not torch.equal(masks, own)
+
+
+def test_random_masks_keep_the_number_of_neurons_in_every_row():
+    masks = torch.rand(3, 4, 200, generator=torch.Generator().manual_seed(1)) < 0.3
+    drawn = random_masks(masks, seed=5)
+    assert torch.equal(drawn.sum(-1), masks.sum(-1)) and not torch.equal(drawn, masks)
+    assert torch.equal(drawn, random_masks(masks, seed=5)) and not torch.equal(drawn, random_masks(masks, seed=6))
+    same = random_masks(masks[:1].expand(3, -1, -1), seed=5)
+    assert not torch.equal(same[0], same[1])  # each task draws for itself
+
+
+def test_reverse_masks_are_found_by_name():
+    masks = torch.eye(4).bool()[:, None]  # (N=4, L=1, F=4): task t has neuron t alone
+    owner = reverse_masks(masks, TASKS).nonzero()[:, 2].tolist()
+    assert [TASKS[i] for i in owner] == ['de-en', 'en-fr', 'fr-en', 'en-de']
+
+
+def test_shared_masks_by_hand():
+    counts = torch.tensor([[[80, 0, 20, 0]], [[0, 5, 3, 2]]])  # (N=2, L=1, F=4); shares .8 0 .2 0 and 0 .5 .3 .2
+    masks = torch.tensor([[[1, 0, 0, 0]], [[0, 1, 1, 1]]]).bool()  # 1 and 3 neurons: 2 on average
+    assert shared_masks(counts, masks).int().tolist() == [[[1, 1, 0, 0]]] * 2  # the sums are .8 .5 .5 .2; ties by index
+    assert shared_masks(counts.flip(-1), masks).int().tolist() == [[[0, 1, 0, 1]]] * 2
+
+
+def test_zero_shot_takes_the_encoder_of_the_source_and_the_decoder_of_the_target():
+    masks = torch.arange(4)[:, None, None].expand(4, 4, 1)  # (N=4, L=4, F=1): every neuron says whose it is
+    mask, encoder, decoder = zero_shot_masks(masks, TASKS, 'de-fr')
+    assert (mask.flatten().tolist(), encoder, decoder) == ([3, 3, 2, 2], 'de-en', 'en-fr')
+    for task, cause in (('xx-fr', 'from xx'), ('de-xx', 'into xx'), ('en-x', 'into x')):
+        with pytest.raises(ValueError, match=f'no direction was trained {cause}$'):
+            zero_shot_masks(masks, TASKS, task)
