@@ -113,7 +113,7 @@ def validate(model, data, batch_tokens, dtype=torch.float32):
 @dataclass
 class Progress:
     """How far a training has come: beside weights and optimizer, all that a resumed run needs."""
-    text: str  # fingerprint of the training text
+    text_fingerprint: str  # of the training text
     step: int = 0
     best: float = math.inf  # lowest mean validation loss
     best_step: int = 0
@@ -142,7 +142,7 @@ def prepare(checkpoint, train_data, args):
     progress = Progress(train_data.text_fingerprint)
     if checkpoint.training is not None:
         progress = Progress(**checkpoint.training['progress'])
-        if progress.text != train_data.text_fingerprint:
+        if progress.text_fingerprint != train_data.text_fingerprint:
             raise UserError('--resume: the training text is not that of the run that was interrupted; start anew')
         optimizer.load_state_dict(checkpoint.training['optimizer'])
     return wrapped, optimizer, pick_dtype(args.dtype, device), progress

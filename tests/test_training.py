@@ -388,7 +388,7 @@ def test_a_second_ctrl_c_stops_at_once(trainer, tmp_path, monkeypatch):
 def test_a_run_is_not_resumed_on_other_data(trainer, tmp_path):
     trainer(tmp_path / 'base.pt', steps=3)
     last = load_checkpoint(tmp_path / 'base.last.pt')
-    last.training['progress']['text'] = 'other'
+    last.training['progress']['text_fingerprint'] = 'other'
     save_checkpoint(tmp_path / 'base.last.pt', last)
     with pytest.raises(UserError, match='--resume: the training text is not that of'):
         trainer(tmp_path / 'base.pt', resume=True)
