@@ -35,7 +35,7 @@ def arguments():
     cli.add_selection_flags(parser)
     parser.add_argument('--layer', help="layer whose IoU table is shown, as enc1 or dec3 (default: each side's last)")
     parser.add_argument('--ablate', action='store_true',
-                        help="switch each direction's specific neurons off and see what every direction loses; takes "
+                        help="ablate each direction's specific neurons and see what every direction loses; takes "
                              '2N + 1 times as long as a validation of N directions')
     parser.add_argument('--plot', action='store_true', help='draw all that is shown; needs matplotlib')
     return parser.parse_args()

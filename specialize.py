@@ -1,7 +1,7 @@
-"""Phase 3: train on from the base, each direction through its own neurons alone (section 4), or a control of that.
+"""Phase 3: continue training from the base, each direction with its own neurons alone (section 4), or a control.
 
     RUN/base.pt + RUN/activations.pt  ->  RUN/specialized.pt     (--masks own, the method)
-    RUN/base.pt                       ->  RUN/dense.pt           (--masks dense: the base, trained on without masks)
+    RUN/base.pt                       ->  RUN/dense.pt           (--masks dense: continued training without masks)
     RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt ...      (--masks random, reverse or shared)
 
 All start from the same base and see the same batches on the same schedule, for the same number of steps unless

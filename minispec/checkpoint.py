@@ -5,7 +5,7 @@ A checkpoint holds all that its reader needs: configuration, weights and masks, 
 """
 import hashlib
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 
@@ -56,20 +56,21 @@ def load_checkpoint(path, made_by=None):
     Raises UserError if the file is not there, damaged, or no longer fits the code. Errors in the code are not caught.
     """
     content = read(path, 'checkpoint', made_by or maker(path))
-    check_keys(path, content, dict.fromkeys(['kind', 'version', 'config', 'weights', 'widths', 'vocabulary', 'tasks',
-                                             'info', 'training']))
-    check_keys(path, content['config'], asdict(Config(0, 0)), 'config.')
+    check_keys(path, content, ['kind', 'version', 'config', 'weights', 'widths', 'vocabulary', 'tasks', 'info',
+                               'training'])
+    check_keys(path, content['config'], [field.name for field in fields(Config)], 'config.')
     config, weights = Config(**content['config']), content['weights']
     file_size = path.stat().st_size  # in bytes, of which each weight takes at least one
-    largest = max(config.vocab_size, config.n_tasks, config.d_model, config.d_ff)
-    if config.layers > len(weights) or config.max_len > 2 ** 16 or largest > file_size:
+    largest = max(config.vocab_size, config.n_tasks, config.d_ff, config.max_len * config.d_model)
+    if config.layers > len(weights) or largest > file_size:
         raise UserError(f'{path} is damaged: its weights would be larger than the file')
     with torch.device('meta'):  # shapes without memory
         expected = build(config, content['widths']).state_dict()
     check_keys(path, weights, expected, 'weights.')
-    wrong = [name for name, tensor in expected.items() if weights[name].shape != tensor.shape]
-    if wrong:
-        raise UserError(f'{path} and the code differ, because one of them has changed: the shape of {", ".join(wrong)}')
+    for name, tensor in expected.items():
+        if weights[name].shape != tensor.shape:
+            raise UserError(f'{path} and the code differ, because one of them has changed: {name} is of shape '
+                            f'{tuple(weights[name].shape)} in the file and {tuple(tensor.shape)} in the code')
     if sum(tensor.nbytes for tensor in expected.values()) > file_size:
         raise UserError(f'{path} is damaged: its weights would be larger than the file')
     model = build(config, content['widths'])
@@ -110,8 +111,7 @@ def save_activations(path, base, counts):
 def load_activations(path, base):
     """Read what `save_activations` wrote for this `base`: the counts of `neurons.record`."""
     content = read(path, 'activations', 'profile.py')
-    check_keys(path, content, dict.fromkeys(['kind', 'version', 'base', 'tasks', 'token', 'sentence', 'positions',
-                                             'sentences']))
+    check_keys(path, content, ['kind', 'version', 'base', 'tasks', 'token', 'sentence', 'positions', 'sentences'])
     if content['base'] != fingerprint(base.model) or content['tasks'] != base.tasks:
         raise UserError(f'{path} was recorded in another base than {path.with_name("base.pt")}; run profile.py again')
     return content

@@ -62,7 +62,7 @@ def read(path, kind, made_by):
         raise UserError(f'{path} is not a minispec {kind}, or is damaged; {made_by} makes it')
     if content.get('version') != VERSION:
         raise UserError(f'{path} has format {content.get("version")!r}, and this minispec reads format {VERSION}; '
-                        f'make it anew with {made_by}')
+                        f'{made_by} makes it anew')
     return content
 
 
@@ -72,14 +72,21 @@ def load_safely(file):
         # torch would unpack a small file into all of the memory, and does not look at the checksums.
         if any(entry.compress_type for entry in archive.infolist()) or archive.testzip():
             raise ValueError
+        # Of what weights_only allows, `bytearray(n)` alone takes memory by a number; no file of ours has it.
+        if any(b'bytearray' in archive.read(name) for name in archive.namelist() if name.endswith('.pkl')):
+            raise ValueError
     file.seek(0)
     return torch.load(file, map_location='cpu', weights_only=True)  # never unpickles code
 
 
 def check_keys(path, found, expected, what=''):
-    """Raise UserError that names the keys in which a file and the code differ, if they do; both are dicts."""
-    missing = ', '.join(what + key for key in expected if key not in found)
-    unknown = ', '.join(what + key for key in found if key not in expected)
-    if missing or unknown:
-        raise UserError(f'{path} and the code differ, because one of them has changed: '
-                        f'the file lacks {missing or "nothing"}; the code does not know {unknown or "nothing"}')
+    """Raise UserError that names the keys in which a file (`found`) and the code (`expected`) differ, if they do."""
+    missing = [what + key for key in expected if key not in found]
+    unknown = [what + key for key in found if key not in expected]
+    differences = []
+    if missing:
+        differences.append('the file lacks ' + ', '.join(missing))
+    if unknown:
+        differences.append('the code does not know ' + ', '.join(unknown))
+    if differences:
+        raise UserError(f'{path} and the code differ, because one of them has changed: {"; ".join(differences)}')

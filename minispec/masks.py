@@ -1,8 +1,8 @@
 """Whose neurons a task gets: its own, which is the method, or those of a control.
 
     own      its own neurons: the method of the paper
-    dense    all neurons: the base, trained on without masks. Is the method worth anything?
-    random   as many neurons, drawn by chance. Is it worth selecting neurons?
+    dense    all neurons: the base with continued training and no masks. Is the method worth anything?
+    random   as many neurons, drawn at random. Is it worth selecting neurons?
     reverse  those of the reverse direction. Must they be a task's own?
     shared   the neurons that all tasks use most, the same for all: plain pruning. Must tasks differ?
 
@@ -11,6 +11,7 @@ Masks have the shape (N, L, F); see `model.py` for the symbols.
 """
 import torch
 
+from minispec import UserError
 from minispec.neurons import select
 from minispec.tasks import reverse_task, split_task
 
@@ -34,7 +35,7 @@ def make_masks(kind, tasks, counts, k_encoder, k_decoder, seed):
 
 
 def random_masks(masks, seed):
-    """As many neurons as `masks` (N, L, F) has in every task and layer, drawn by chance.
+    """As many neurons as `masks` (N, L, F) has in every task and layer, drawn at random.
 
     Each task draws for itself, so both the selection of neurons and what related tasks share are lost.
     """
@@ -63,15 +64,15 @@ def zero_shot_masks(masks, tasks, task):
     """The neurons (L, F) of a task that was never trained: de-fr gets the encoder's of de-en, the decoder's of en-fr.
 
     In general those of the first of `tasks` with its source, and of the first with its target. Returns also the names
-    of these two. Raises ValueError if there is no such task.
+    of these two. Raises UserError if there is no such task.
     """
     src, tgt = split_task(task)
     same_source = [other for other in tasks if split_task(other)[0] == src]
     same_target = [other for other in tasks if split_task(other)[1] == tgt]
     if not same_source:
-        raise ValueError(f'no direction was trained from {src}')
+        raise UserError(f'{task}: no direction was trained from {src}; the model knows {", ".join(tasks)}')
     if not same_target:
-        raise ValueError(f'no direction was trained into {tgt}')
+        raise UserError(f'{task}: no direction was trained into {tgt}; the model knows {", ".join(tasks)}')
     encoder, decoder = same_source[0], same_target[0]
     half = masks.size(1) // 2
     mask = torch.cat([masks[tasks.index(encoder), :half], masks[tasks.index(decoder), half:]])  # (L, F)

@@ -3,7 +3,7 @@ import math
 import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 
 import torch
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from minispec import UserError
 from minispec.checkpoint import save_checkpoint
-from minispec.files import make_folder, write
+from minispec.files import check_keys, make_folder, write
 from minispec.runtime import all_reduce_sum, deferred_ctrl_c, pick_device, pick_dtype, rank_and_world_size, wrap_ddp
 
 
@@ -134,14 +134,16 @@ class Progress:
         return self.token_sum / (self.seconds - self.window_start)
 
 
-def prepare(checkpoint, train_data, args):
+def prepare(checkpoint, train_data, path, args):
     """What the loop needs: the model as all processes train it, its optimizer, the precision, and the Progress."""
     device = pick_device(args.device)
     wrapped = wrap_ddp(checkpoint.model.to(device), device)
     optimizer = make_optimizer(checkpoint.model)
     progress = Progress(train_data.text_fingerprint)
     if checkpoint.training is not None:
-        progress = Progress(**checkpoint.training['progress'])
+        saved = checkpoint.training['progress']
+        check_keys(path.with_suffix('.last.pt'), saved, [each.name for each in fields(Progress)], 'progress.')
+        progress = Progress(**saved)
         if progress.text_fingerprint != train_data.text_fingerprint:
             raise UserError('--resume: the training text is not that of the run that was interrupted; start anew')
         optimizer.load_state_dict(checkpoint.training['optimizer'])
@@ -159,7 +161,7 @@ def train(checkpoint, train_data, valid_data, path, args):
     """
     make_folder(path.parent)
     model, tasks = checkpoint.model, checkpoint.tasks
-    wrapped, optimizer, dtype, progress = prepare(checkpoint, train_data, args)
+    wrapped, optimizer, dtype, progress = prepare(checkpoint, train_data, path, args)
     rank, world_size = rank_and_world_size()
     batches = train_data.train_batches(args.batch_tokens, args.temperature, args.seed)
     batches = islice(batches, progress.step * args.accumulate, None)

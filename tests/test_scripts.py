@@ -379,7 +379,7 @@ def test_activations_of_another_base_are_refused(pipeline, common, tmp_path):
 
 def test_wrong_flags_are_one_line(pipeline, common, tmp_path):
     assert 'no such folder' in fail('train.py', '--data', tmp_path / 'none', '--run', tmp_path)
-    assert 'trained into xx; it knows en-de, en-fr, de-en, fr-en' in fail(
+    assert 'trained into xx; the model knows en-de, en-fr, de-en, fr-en' in fail(
         'translate.py', *common, '--src', 'de', '--tgt', 'xx', stdin=b'a\n')
     assert '0 is not a percentage' in fail('profile.py', *common, '--k', 0)
     assert '100.5 is not a percentage' in fail('specialize.py', *common, '--k', 100.5)

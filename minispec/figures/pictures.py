@@ -60,7 +60,7 @@ def draw_overlap(folder, profile, layer):
 def draw_ablation(folder, tasks, excess):
     """The table of `print_ablation` in colours."""
     limit = excess.abs().max().item()
-    return draw_matrix(folder, 'ablation', tasks, excess, "One direction's specific neurons off (rows)",
+    return draw_matrix(folder, 'ablation', tasks, excess, "Ablation of one direction's specific neurons (rows)",
                        'rise of the loss, minus that by random neurons', vmin=-limit, vmax=limit, cmap='RdBu_r')
 
 

@@ -89,15 +89,15 @@ def print_tree(layer, languages, merges):
     pairs = sum(families[:i].count(name) for i, name in enumerate(families))
     if pairs:
         rng = random.Random(1)
-        shuffled = [analysis.pure_pairs(merges, rng.sample(families, len(families))) for _ in range(1000)]
+        by_chance = [analysis.pure_pairs(merges, rng.sample(families, len(families))) for _ in range(1000)]
         print(f'{analysis.pure_pairs(merges, families)} of {pairs} pairs of relatives merge before an outsider joins; '
-              f'expected by chance: {sum(shuffled) / 1000:.1f}.')
+              f'expected by chance: {sum(by_chance) / 1000:.1f}.')
 
 
 def print_ablation(tasks, excess):
     """The rise of every loss (columns) with one task's specific neurons off (rows), minus that with random ones off."""
-    print("\nRise of the validation loss with a direction's specific neurons off, minus the rise with as many of its\n"
-          'neurons off at random. In thousandths of a nat per target token. Rows: whose neurons; columns: whose loss.')
+    print("\nRise of the validation loss when a direction's specific neurons are ablated, minus the rise when as many\n"
+          'random ones of its own are, in thousandths of a nat per target token. Rows: ablated; columns: evaluated.')
     print_matrix(tasks, 1000 * excess)
     print('mean on the diagonal (own neurons) {:.1f}, off it {:.1f}'.format(*analysis.diagonal_means(1000 * excess)))
 
