@@ -9,7 +9,7 @@ if __name__ == '__main__':
     import torch
 
     from minispec import UserError, cli, figures
-    from minispec.checkpoint import load_base, save_activations
+    from minispec.checkpoint import check_text, fingerprint, load_base, save_activations, selection_name
     from minispec.corpora import open_corpus
     from minispec.data import Bitext, read_lines
     from minispec.neurons import overlap, record, select
@@ -65,9 +65,10 @@ def main():
     args = arguments()
     if args.plot:
         figures.new_figure()  # fails now, not after the work, if there is no matplotlib
-    cli.print_settings(args)
     run = Path(args.run)
     base = load_base(run / 'base.pt')
+    args.data = args.data or base.data['source']
+    cli.print_settings(args)
     model, tasks = base.model, base.tasks
     layers = figures.layer_names(model.config.layers)
     if args.layer not in (None, *layers):
@@ -75,6 +76,7 @@ def main():
     shown = [args.layer] if args.layer else [layers[len(layers) // 2 - 1], layers[-1]]
     corpus = open_corpus(args.data)
     valid_data = Bitext(corpus, 'valid', tasks, base.vocabulary, model.config.max_len, args.run)
+    check_text(base, args.data, valid_data)
 
     device, start = pick_device(args.device), time.monotonic()
     counts = record(model.to(device), (batch.to(device) for batch in valid_data.eval_batches(4096)))
@@ -83,20 +85,22 @@ def main():
     print(f'recorded {len(valid_data):,} sentence pairs in {time.monotonic() - start:.1f} s')
     start = time.monotonic()
     masks = select(counts[args.count], args.k)  # (N, L, F)
-    print(f'selected in {time.monotonic() - start:.3f} s; no parameter more, {masks.numel() / 8:,.0f} bytes of masks')
+    print(f'selected in {time.monotonic() - start:.3f} s; no parameter more, {masks.nbytes:,} bytes of masks')
 
-    profile = figures.Profile(tasks, masks, *overlap(masks), list(corpus.lines(tasks).values()),
-                              subwords_of_languages(corpus, tasks, base.vocabulary))
+    profile = figures.Profile(tasks, masks, *overlap(masks), [base.data['pairs'][task] for task in tasks],
+                              subwords_of_languages(corpus, tasks, base.vocabulary),
+                              f'k = {args.k:g}, by {args.count}; base {fingerprint(model)}',
+                              selection_name(args.k, args.k, args.count))
     figures.print_all(profile, shown)
     pictures = figures.draw_all(run, profile, shown) if args.plot else []
     if args.ablate:
         excess = ablation(profile, model, valid_data, args.seed)  # (N, N)
         figures.print_ablation(tasks, excess)
-        pictures += figures.draw_ablation(run, tasks, excess) if args.plot else []
+        pictures += figures.draw_ablation(run, profile, excess) if args.plot else []
     if pictures:
         print('drew ' + ', '.join(map(str, pictures)))
-    print(f'wrote {path}; next: ' + cli.command('specialize.py', '--data', args.data, '--run', args.run,
-                                                '--k', f'{args.k:g}', '--count', args.count))
+    print(f'wrote {path}; next: ' + cli.next_command('specialize.py', args, base.data['source'],
+                                                     '--k', f'{args.k:g}', '--count', args.count))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """Phase 3: continue training from the base, each direction with its own neurons alone (section 4), or a control.
 
-    RUN/base.pt + RUN/activations.pt  ->  RUN/specialized.pt     (--masks own, the method)
+    RUN/base.pt + RUN/activations.pt  ->  RUN/specialized.pt     (--masks own, the method; with --k 95,
+                                                                  RUN/specialized.k95.pt)
     RUN/base.pt                       ->  RUN/dense.pt           (--masks dense: continued training without masks)
     RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt ...      (--masks random, reverse or shared)
 
@@ -11,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from minispec import cli, figures
-from minispec.checkpoint import checkpoint_name, load_activations, load_base, load_state
+from minispec.checkpoint import (check_text, checkpoint_name, fingerprint, load_activations, load_base, load_state,
+                                 warn_of_other_base)
 from minispec.corpora import open_corpus
 from minispec.data import Bitext
 from minispec.masks import MASKS, make_masks
@@ -27,43 +29,49 @@ def arguments():
     parser.add_argument('--masks', choices=MASKS, default='own',
                         help="whose neurons a direction gets: its own (the method), all, as many random ones, those of "
                              'the reverse direction, or those that all directions together use most')
-    return parser.parse_args(), parser
+    args = parser.parse_args()
+    args.k_encoder, args.k_decoder = args.k_encoder or args.k, args.k_decoder or args.k
+    return args, parser
 
 
-def specialized(args):
+def specialized(base, args):
     """The base with the masks that the flags ask for, untrained."""
-    base = load_base(Path(args.run) / 'base.pt')
+    result = replace(base, info={'phase': args.masks, 'base': base.info}, base=fingerprint(base.model), training=None)
     if args.masks != 'dense':
         activations = load_activations(Path(args.run) / 'activations.pt', base)
-        base.model.masks.copy_(make_masks(args.masks, base.tasks, activations[args.count], args.k_encoder or args.k,
-                                          args.k_decoder or args.k, args.seed))
-    return replace(base, info={'phase': args.masks, 'base': base.info}, training=None)
+        base.model.masks.copy_(make_masks(args.masks, base.tasks, activations[args.count], args.k_encoder,
+                                          args.k_decoder, args.seed))
+    return result
 
 
 def main():
     args, parser = arguments()
-    path = Path(args.run) / checkpoint_name(args.masks)
+    path = Path(args.run) / checkpoint_name(args.masks, args.k_encoder, args.k_decoder, args.count)
     if args.plot:
         figures.new_figure()  # fails now, not after the work, if there is no matplotlib
     if args.resume:
         last = path.with_suffix('.last.pt')
         checkpoint = load_state(last, args.masks)
-        args = cli.resumed_settings(args, parser, last, checkpoint.info)
+        args = cli.resumed_settings(parser, last, checkpoint.info)
+        warn_of_other_base(last, checkpoint)
+    else:
+        base = load_base(Path(args.run) / 'base.pt')
+        args.data = args.data or base.data['source']
+        checkpoint = specialized(base, args)
     cli.print_settings(args)
 
-    if not args.resume:
-        checkpoint = specialized(args)
-    model, vocabulary, tasks = checkpoint.model, checkpoint.vocabulary, checkpoint.tasks
     corpus = open_corpus(args.data)
+    model, vocabulary, tasks = checkpoint.model, checkpoint.vocabulary, checkpoint.tasks
     train_data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len, args.run)
     valid_data = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
+    check_text(checkpoint, args.data, train_data, valid_data)
     sparsity = 1 - model.masks.double().mean((0, 2))  # (L,)
     print('sparsity by layer: ' + ' '.join(f'{x:.2f}' for x in sparsity.tolist()))
     best = train(checkpoint, train_data, valid_data, path, args)
     if args.plot:
         print('drew ' + ', '.join(map(str, figures.draw_curve(path.with_suffix('.csv')))))
-    print(f'wrote {path} (validation loss {best:.3f}); next: '
-          + cli.command('translate.py', '--test', '--data', args.data, '--run', args.run, '--model', path.name))
+    cli.print_result(path, best, cli.next_command('translate.py', args, checkpoint.data['source'], '--test', '--model',
+                                                  path.name))
 
 
 if __name__ == '__main__':

@@ -2,16 +2,16 @@
 
     corpus  ->  RUN/base.pt
 """
-from itertools import chain, islice
 from pathlib import Path
 
 import torch
 
 from minispec import cli, figures
-from minispec.checkpoint import Checkpoint, load_state
-from minispec.corpora import open_corpus
-from minispec.data import Bitext, Vocabulary, read_lines
+from minispec.checkpoint import Checkpoint, check_text, describe_data, load_state
+from minispec.corpora import open_corpus, source
+from minispec.data import Bitext, Vocabulary
 from minispec.model import Config, Transformer
+from minispec.runtime import pick_device, pick_dtype
 from minispec.training import train
 
 
@@ -24,23 +24,25 @@ def arguments():
     shape.add_argument('--layers', type=cli.positive_int, default=Config.layers,
                        help='number of encoder layers, and of decoder layers')
     shape.add_argument('--heads', type=cli.positive_int, default=Config.heads, help='number of attention heads')
-    shape.add_argument('--vocab-size', type=cli.positive_int, default=3000, help='number of subwords for all languages')
+    shape.add_argument('--vocab-size', type=cli.positive_int,
+                       help='number of subwords for all languages (default: 3000, or fewer if the text is small)')
     shape.add_argument('--dropout', type=cli.probability, default=Config.dropout, help='dropout probability')
+    shape.add_argument('--dtype', choices=['auto', 'float32', 'bfloat16'], default='auto',
+                       help='precision of matrix products, of specialize.py too; auto takes bfloat16 where the '
+                            'processor has it')
     args = parser.parse_args()
-    if args.d_model % (2 * args.heads):
-        parser.error(f'--d-model {args.d_model} is not a multiple of twice the --heads {args.heads}')
+    if args.d_model % args.heads or args.d_model % 2:
+        parser.error(f'--d-model {args.d_model} is not even, or not a multiple of the --heads {args.heads}')
     return args, parser
 
 
 def untrained(corpus, args):
     """A vocabulary from the training text, and a model with random weights."""
-    texts = sorted({path for task in corpus.tasks for path in corpus.files('train', task)})
-    every = -(-sum(1 for path in texts for _ in read_lines(path)) // 400_000)  # so many lines teach it enough
-    lines = islice(chain.from_iterable(map(read_lines, texts)), 0, None, every)
-    vocabulary = Vocabulary.train(lines, args.vocab_size, corpus.languages)
+    vocabulary = Vocabulary.train(corpus.texts('train'), args.vocab_size)
     config = Config(len(vocabulary), len(corpus.tasks), args.d_model, args.d_ff, args.layers, args.heads, args.dropout)
     torch.manual_seed(args.seed)
-    return Checkpoint(Transformer(config), vocabulary, corpus.tasks, {'phase': 'base'})
+    return Checkpoint(Transformer(config), vocabulary, corpus.tasks, data={}, info={'phase': 'base'},
+                      dtype=pick_dtype(args.dtype, pick_device(args.device)))
 
 
 def main():
@@ -51,7 +53,9 @@ def main():
     if args.resume:
         last = path.with_suffix('.last.pt')
         checkpoint = load_state(last, 'base')
-        args = cli.resumed_settings(args, parser, last, checkpoint.info)
+        args = cli.resumed_settings(parser, last, checkpoint.info)
+    else:
+        args.data = args.data or 'phrasebook'
     cli.print_settings(args)
 
     corpus = open_corpus(args.data)
@@ -60,12 +64,15 @@ def main():
     model, vocabulary, tasks = checkpoint.model, checkpoint.vocabulary, checkpoint.tasks
     train_data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len, args.run)
     valid_data = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
-    print('training pairs: ' + ', '.join(f'{task} {n:,}' for task, n in zip(tasks, train_data.sizes().tolist())))
+    if args.resume:
+        check_text(checkpoint, args.data, train_data, valid_data)
+    else:
+        checkpoint.data = describe_data(source(args.data), tasks, train_data, valid_data, corpus.words())
+    print('training pairs: ' + ', '.join(f'{task} {n:,}' for task, n in checkpoint.data['pairs'].items()))
     best = train(checkpoint, train_data, valid_data, path, args)
     if args.plot:
         print('drew ' + ', '.join(map(str, figures.draw_curve(path.with_suffix('.csv')))))
-    print(f'wrote {path} (validation loss {best:.3f}); next: '
-          + cli.command('profile.py', '--data', args.data, '--run', args.run))
+    cli.print_result(path, best, cli.next_command('profile.py', args, args.data))
 
 
 if __name__ == '__main__':

@@ -16,9 +16,9 @@ import torch
 from tqdm import tqdm
 
 from minispec import UserError, cli, scoring
-from minispec.checkpoint import load_checkpoint, save_checkpoint
+from minispec.checkpoint import load_checkpoint, origin, save_checkpoint, warn_of_other_base
 from minispec.corpora import open_corpus
-from minispec.data import check_aligned, decode_lines, read_lines
+from minispec.data import check_aligned, decode_lines, read_lines, words
 from minispec.decoding import translate
 from minispec.files import make_folder, write
 from minispec.masks import zero_shot_masks
@@ -68,6 +68,7 @@ def find(name, args):
 def load(path, args):
     """The checkpoint at `path`, on its device. A direction that it was not trained on is added zero-shot."""
     checkpoint = load_checkpoint(path)
+    warn_of_other_base(path, checkpoint)
     model, tasks = checkpoint.model, checkpoint.tasks
     if 2 * args.beam > model.config.vocab_size:
         raise UserError(f'--beam {args.beam} is more than half of the {model.config.vocab_size} subwords of {path}')
@@ -88,12 +89,10 @@ def extract(checkpoint, task):
 
 
 def translate_lines(checkpoint, lines, task, args):
-    """Translate `lines`; a warning names each that had to be cut."""
-    part = extract(checkpoint, task)
-    result, too_long = translate(part.model, part.vocabulary, lines, task, 0, args.beam, args.length_penalty)
-    for number in too_long:
-        print(f'warning: {task}, line {number} is longer than the {part.model.config.max_len} positions of the model '
-              'and was cut', file=sys.stderr)
+    """Translate `lines`; warnings name those that something went wrong with."""
+    result, notes = translate(extract(checkpoint, task), lines, task, args.beam, args.length_penalty)
+    for cause, numbers in notes.items():
+        print(f'warning: {task}, line {", ".join(map(str, numbers))}: {cause}', file=sys.stderr)
     return result
 
 
@@ -101,14 +100,35 @@ def save_extracted(checkpoint, path, args):
     part, saved = extract(checkpoint, args.task), path.with_suffix(f'.{args.task}.pt')
     save_checkpoint(saved, part)
     before, after = (sum(p.numel() for p in model.parameters()) for model in (checkpoint.model, part.model))
-    print(f'wrote {saved} with {after:,} parameters of {before:,}; next: ' + cli.command(
-        'translate.py', '--run', args.run, '--model', saved, '--src', args.src, '--tgt', args.tgt))
+    print(f'wrote {saved} with {after:,} parameters of {before:,}; next: ' + cli.next_command(
+        'translate.py', args, args.data, '--model', saved, '--src', args.src, '--tgt', args.tgt))
 
 
 def translate_text(checkpoint, args):
-    lines = read_lines(args.input) if args.input else decode_lines(sys.stdin.buffer, 'standard input')
-    for line in translate_lines(checkpoint, list(lines), args.task, args):
-        print(line)
+    """Translate a file or standard input; from a terminal, line by line."""
+    if args.input is None and sys.stdin.isatty():
+        print(f'{args.src} to {args.tgt}: type a sentence and press Enter; end with Ctrl-D (Windows: Ctrl-Z, Enter)',
+              file=sys.stderr)
+        texts = ([line] for line in decode_lines(sys.stdin.buffer, 'standard input'))
+    else:
+        texts = [list(read_lines(args.input) if args.input else decode_lines(sys.stdin.buffer, 'standard input'))]
+    known, warned = checkpoint.data['words'].get(args.src), False
+    for lines in texts:
+        warned = warned or known is not None and warn_of_new_words(lines, known)
+        for line in translate_lines(checkpoint, lines, args.task, args):
+            print(line)
+
+
+def warn_of_new_words(lines, known):
+    """Say on stderr of the first line that has them how many words are not `known`. Returns whether there is one."""
+    for number, line in enumerate(lines, 1):
+        found = words(line)
+        new = [word for word in found if word not in known]
+        if new:
+            print(f'warning: line {number}: {len(new)} of {len(found)} words are not in the training text '
+                  f'({", ".join(new[:5])}), and so the translation is a guess', file=sys.stderr)
+            return True
+    return False
 
 
 def read_test(corpus, split, tasks):
@@ -127,8 +147,10 @@ def score_test(checkpoint, path, args):
     tasks = [args.task] if args.task else checkpoint.tasks
     if other and not set(tasks) <= set(other.tasks):
         raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, not all of {", ".join(tasks)}')
+    args.data = args.data or checkpoint.data['source']
+    cli.print_settings(args)
     corpus, start = open_corpus(args.data), time.monotonic()
-    averaged = {} if args.task else scoring.groups(corpus.lines(tasks))
+    averaged = {} if args.task else scoring.groups(checkpoint.data['pairs'])
     sources, references = read_test(corpus, args.test, tasks)
 
     def translations(system):
@@ -137,8 +159,9 @@ def score_test(checkpoint, path, args):
 
     hypotheses, others = translations(checkpoint), translations(other) if other else None
     rows, means, signatures = scoring.score(references, hypotheses, others, averaged, args.seed)
-    content = {'model': str(path), 'compare': args.compare, 'split': args.test, 'beam': args.beam,
-               'length_penalty': args.length_penalty, 'scores': rows, 'means': means, 'signatures': signatures}
+    content = {'model': str(path), 'base': origin(checkpoint), 'data': args.data, 'split': args.test, 'seed': args.seed,
+               'compare': args.compare, 'beam': args.beam, 'length_penalty': args.length_penalty,
+               'scores': rows, 'means': means, 'signatures': signatures}
     scoring.print_scores(rows, means, Path(args.compare).name if other else None)
     if other:
         content['verdicts'] = scoring.verdicts(rows)
@@ -153,7 +176,7 @@ def score_test(checkpoint, path, args):
     write(folder / 'scores.json', json.dumps(content, indent=2) + '\n')
     src, tgt = split_task(tasks[0])
     print(f'wrote {folder} in {(time.monotonic() - start) / 60:.1f} min; next, to translate what you type: '
-          + cli.command('translate.py', '--run', args.run, '--model', args.model, '--src', src, '--tgt', tgt))
+          + cli.next_command('translate.py', args, args.data, '--model', args.model, '--src', src, '--tgt', tgt))
 
 
 def main():
@@ -161,7 +184,6 @@ def main():
     path = find(args.model, args)
     checkpoint = load(path, args)
     if args.test:
-        cli.print_settings(args)
         score_test(checkpoint, path, args)
     elif args.extract:
         save_extracted(checkpoint, path, args)

@@ -22,7 +22,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from minispec.corpora import open_corpus  # noqa: E402
-from minispec.data import Bitext, Vocabulary, read_lines  # noqa: E402
+from minispec.data import Bitext, Vocabulary  # noqa: E402
 from minispec.decoding import search  # noqa: E402
 from minispec.model import EOS, PAD, Config, Transformer  # noqa: E402
 from minispec.neurons import record  # noqa: E402
@@ -141,13 +141,13 @@ def bench_ceiling(bench, config):
     return best[0]
 
 
-def bench_data(bench, corpus, vocabulary, lines, max_len):
+def bench_data(bench, corpus, vocabulary, max_len):
     """Reading text, and cutting it into batches. Returns the training and the validation Bitext."""
     with tempfile.TemporaryDirectory() as folder:
         for name in ('tokenizing', 'reading the subwords that it has kept'):
             start = time.perf_counter()
             data = Bitext(corpus, 'train', corpus.tasks, vocabulary, max_len, folder)
-            bench.report(name, [lines / (time.perf_counter() - start)], 'sentences/s')
+            bench.report(name, [len(data.length) / (time.perf_counter() - start)], 'sentences/s')
         valid = Bitext(corpus, 'valid', corpus.tasks, vocabulary, max_len, folder)
     start = time.perf_counter()
     n = sum(len(data.batch(index).task) for index in islice(data.train_batches(4096, 1.0, 1), 100))
@@ -263,15 +263,13 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     bench, corpus = Bench(args), open_corpus(args.data)
-    paths = sorted({path for task in corpus.tasks for path in corpus.files('train', task)})
-    lines = [line for path in paths for line in read_lines(path)]
-    vocabulary = Vocabulary.train(lines, args.vocab_size, corpus.languages)
+    vocabulary = Vocabulary.train(corpus.texts('train'), args.vocab_size)
     config = Config(len(vocabulary), len(corpus.tasks), args.d_model, args.d_ff, layers=3)
     model = Transformer(config).to(args.device)
 
     print(f'{args.device}, {args.dtype}, {args.threads} threads, torch {torch.__version__}\n')
     ceiling = bench_ceiling(bench, config)
-    data, valid = bench_data(bench, corpus, vocabulary, len(lines), config.max_len)
+    data, valid = bench_data(bench, corpus, vocabulary, config.max_len)
     bench_training(bench, model, data, ceiling)
     bench_recording(bench, model, valid)
     bench_decoding(bench, model, valid)

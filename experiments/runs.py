@@ -5,12 +5,11 @@ A script that has ended well is not run again. So after an interruption the same
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent  # where the four scripts are
 sys.path.insert(0, str(ROOT))
 
 from minispec import UserError, cli  # noqa: E402
-from minispec.checkpoint import checkpoint_name, load_checkpoint  # noqa: E402
+from minispec.checkpoint import DEFAULT_K, checkpoint_name, load_checkpoint  # noqa: E402
 from minispec.corpora import open_corpus  # noqa: E402
 from minispec.data import read_lines  # noqa: E402
 from minispec.decoding import translate  # noqa: E402
@@ -43,13 +42,9 @@ class System:
     seconds: float = math.inf
 
     @property
-    def folder(self):
-        """Where it is trained: beside its base, or with a k in a folder of its own, BASE-MASKSk."""
-        return self.base.with_name(f'{self.base.name}-{self.masks}{self.k}') if self.k else self.base
-
-    @property
     def path(self):
-        return self.folder / (checkpoint_name(self.masks) if self.masks else 'base.pt')
+        k = self.k or DEFAULT_K
+        return self.base / (checkpoint_name(self.masks, k, k) if self.masks else 'base.pt')
 
     def loss(self):
         """The mean validation loss over all directions, in nats per target token."""
@@ -124,24 +119,17 @@ def measure(args, systems):
 
 def specialize(args, system):
     """Train a system on from its base."""
-    flags = ['--masks', system.masks]
-    if system.k:
-        flags += ['--k', system.k]
-        make_folder(system.folder)
-        if not system.path.with_suffix('.last.pt').exists():  # from there on, it goes on without the base
-            base = system.base
-            for file in [base / 'base.pt', base / 'activations.pt', *base.glob('*.text.pt')]:
-                shutil.copy(file, system.folder)
-    run_script(args, 'specialize', system.folder, system.path.stem, flags)
+    flags = ['--masks', system.masks] + (['--k', system.k] if system.k else [])
+    run_script(args, 'specialize', system.base, system.path.stem, flags)
 
 
 def score(args, system):
     """Score a system on the test split, by greedy search, and against the one that it is compared with."""
-    folder, name = system.folder, f'test.{system.path.stem}'
+    folder, name = system.base, f'test.{system.path.stem}'
     flags = ['--test', '--beam', 1, '--model', system.path]
-    if system.compared_with:
-        folder = folder / f'vs-{system.compared_with.folder.name}'
-        flags += ['--compare', system.compared_with.path]
+    if other := system.compared_with:
+        folder = folder / f'vs-{other.base.name}.{other.path.stem}'
+        flags += ['--compare', other.path]
     run_script(args, 'translate', folder, name, flags)
     found = json.loads((folder / name / 'scores.json').read_text(encoding='utf-8'))
     system.scores = found['means']
@@ -161,9 +149,9 @@ def time_sub_networks(args, systems):
         checkpoint = load_checkpoint(system.path)
         parts = [checkpoint.model.sub_network(index) for index in range(len(checkpoint.tasks))]
         system.parameters = sum(p.numel() for part in parts for p in part.parameters()) / len(parts)
-        first.append((system, parts[0], checkpoint.vocabulary))
+        first.append((system, replace(checkpoint, model=parts[0], tasks=[task])))
     for _ in range(10):
-        for system, part, vocabulary in first:
+        for system, part in first:
             start = time.perf_counter()
-            translate(part, vocabulary, lines, task, 0, beam=1)
+            translate(part, lines, task, beam=1)
             system.seconds = min(system.seconds, time.perf_counter() - start)

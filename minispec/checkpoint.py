@@ -5,7 +5,10 @@ A checkpoint holds all that its reader needs: configuration, weights and masks, 
 """
 import hashlib
 import io
+import re
+import sys
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import torch
 
@@ -15,29 +18,56 @@ from minispec.files import check_keys, read, write
 from minispec.masks import MASKS
 from minispec.model import Config, Transformer
 
+DEFAULT_K = 70.0  # per cent of a layer's activity
+
 
 @dataclass
 class Checkpoint:
     model: Transformer
     vocabulary: Vocabulary
     tasks: list  # in the order of the model's masks
+    data: dict  # the text that it was trained on; see `describe_data`
     info: dict  # where it came from: phase, step, validation loss, the settings it was trained with
+    dtype: str = 'float32'  # the precision of its training, which what is made from it inherits
+    base: str | None = None  # the fingerprint of the base that it was made from; None in a base
     training: dict | None = None  # in a .last.pt: what a resumed run needs beside the weights
 
 
-def checkpoint_name(masks):
-    """The file that specialize.py writes with these --masks."""
-    return 'specialized.pt' if masks == 'own' else f'{masks}.pt'
+def describe_data(source, tasks, train_data, valid_data, words):
+    """What a checkpoint says of its text: where it lies, its fingerprints, and what translating needs of it.
+
+    `pairs` and `length_ratios` are given by task; `words`, by language, where all of them are few (`Corpus.words`).
+    """
+    return {'source': source, 'train': train_data.text_fingerprint, 'valid': valid_data.text_fingerprint,
+            'pairs': dict(zip(tasks, train_data.sizes().tolist())),
+            'length_ratios': dict(zip(tasks, train_data.length_ratios().tolist())), 'words': words}
+
+
+def selection_name(k_encoder, k_decoder, count):
+    """What tells the files of one selection from those of others: '' for the default, '.k95', '.k95-100.sentence'."""
+    k = f'.k{k_encoder:g}' + (f'-{k_decoder:g}' if k_decoder != k_encoder else '')
+    return ('' if k == f'.k{DEFAULT_K:g}' else k) + ('' if count == 'token' else f'.{count}')
+
+
+def checkpoint_name(masks, k_encoder=DEFAULT_K, k_decoder=DEFAULT_K, count='token'):
+    """The file that specialize.py writes with these --masks and this selection."""
+    if masks == 'dense':
+        return 'dense.pt'
+    return ('specialized' if masks == 'own' else masks) + selection_name(k_encoder, k_decoder, count) + '.pt'
 
 
 def maker(path):
-    """The command that makes a checkpoint of this name: base.pt, specialized.pt, dense.pt, specialized.en-de.pt."""
-    whole, _, rest = path.name.partition('.')
-    if '-' in rest:
-        return f'translate.py --model {whole}.pt --extract'
+    """The command that makes a checkpoint of this name: base.pt, dense.pt, specialized.k95.pt, specialized.en-de.pt."""
+    number = r'([\d.]*\d)'
+    match = re.fullmatch(rf'(\w+)(?:\.k{number}(?:-{number})?)?(\.sentence)?(\.\w+-\w+)?(\.last)?\.pt', path.name)
+    name, k_encoder, k_decoder, sentence, task, _ = match.groups() if match else [None] * 6
+    if task:
+        return f'translate.py --model {path.name.replace(task, "")} --extract'
     for masks in MASKS:
-        if f'{whole}.pt' == checkpoint_name(masks):
-            return f'specialize.py --masks {masks}'
+        if f'{name}.pt' == checkpoint_name(masks):
+            flags = f' --k-encoder {k_encoder} --k-decoder {k_decoder}' if k_decoder else f' --k {k_encoder}'
+            flags = (flags if k_encoder else '') + (' --count sentence' if sentence else '')
+            return f'specialize.py --masks {masks}{flags}'
     return 'train.py'
 
 
@@ -46,7 +76,8 @@ def save_checkpoint(path, checkpoint):
     model = checkpoint.model
     write(path, {'kind': 'checkpoint', 'config': asdict(model.config), 'weights': model.state_dict(),
                  'widths': [ffn.w1.out_features for ffn in model.ffns],  # (L,): below d_ff in a sub-network
-                 'vocabulary': checkpoint.vocabulary.proto, 'tasks': checkpoint.tasks, 'info': checkpoint.info,
+                 'vocabulary': checkpoint.vocabulary.proto, 'tasks': checkpoint.tasks, 'data': checkpoint.data,
+                 'info': checkpoint.info, 'dtype': checkpoint.dtype, 'base': checkpoint.base,
                  'training': checkpoint.training})
 
 
@@ -55,9 +86,10 @@ def load_checkpoint(path, made_by=None):
 
     Raises UserError if the file is not there, damaged, or no longer fits the code. Errors in the code are not caught.
     """
+    path = Path(path)
     content = read(path, 'checkpoint', made_by or maker(path))
-    check_keys(path, content, ['kind', 'version', 'config', 'weights', 'widths', 'vocabulary', 'tasks', 'info',
-                               'training'])
+    check_keys(path, content, ['kind', 'version', 'config', 'weights', 'widths', 'vocabulary', 'tasks', 'data', 'info',
+                               'dtype', 'base', 'training'])
     check_keys(path, content['config'], [field.name for field in fields(Config)], 'config.')
     config, weights = Config(**content['config']), content['weights']
     file_size = path.stat().st_size  # in bytes, of which each weight takes at least one
@@ -75,7 +107,8 @@ def load_checkpoint(path, made_by=None):
         raise UserError(f'{path} is damaged: its weights would be larger than the file')
     model = build(config, content['widths'])
     model.load_state_dict(weights)
-    return Checkpoint(model, Vocabulary(content['vocabulary']), content['tasks'], content['info'], content['training'])
+    return Checkpoint(model, Vocabulary(content['vocabulary']), content['tasks'], content['data'], content['info'],
+                      content['dtype'], content['base'], content['training'])
 
 
 def build(config, widths):
@@ -103,6 +136,26 @@ def load_state(path, phase):
     return checkpoint
 
 
+def check_text(checkpoint, data, *texts):
+    """Raise UserError unless each Bitext of `texts` is text of the same split as the checkpoint was trained with."""
+    for text in texts:
+        if text.text_fingerprint != checkpoint.data[text.split]:
+            raise UserError(f'--data {data}: the {text.split} text is not that which the model was trained with; name '
+                            'the right --data (none is best), or train a new base with train.py')
+
+
+def origin(checkpoint):
+    """The fingerprint of the base that it was made from; of a base, its own."""
+    return checkpoint.base or fingerprint(checkpoint.model)
+
+
+def warn_of_other_base(path, checkpoint):
+    """Say it on stderr if the checkpoint at `path` was not made from the base.pt that lies beside it today."""
+    base = path.with_name('base.pt')
+    if checkpoint.base and base.exists() and base != path and origin(load_checkpoint(base)) != checkpoint.base:
+        print(f'warning: {path} was made from another base than {base}', file=sys.stderr)
+
+
 def save_activations(path, base, counts):
     """Write what `neurons.record` counted in the Checkpoint `base`."""
     write(path, {'kind': 'activations', 'base': fingerprint(base.model), 'tasks': base.tasks, **counts})
@@ -110,6 +163,7 @@ def save_activations(path, base, counts):
 
 def load_activations(path, base):
     """Read what `save_activations` wrote for this `base`: the counts of `neurons.record`."""
+    path = Path(path)
     content = read(path, 'activations', 'profile.py')
     check_keys(path, content, ['kind', 'version', 'base', 'tasks', 'token', 'sentence', 'positions', 'sentences'])
     if content['base'] != fingerprint(base.model) or content['tasks'] != base.tasks:

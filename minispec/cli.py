@@ -5,10 +5,12 @@ import math
 import os
 import shlex
 import sys
+from pathlib import Path
 
 from torch import distributed
 
 from minispec import UserError
+from minispec.checkpoint import DEFAULT_K
 from minispec.files import check_keys
 
 
@@ -26,7 +28,7 @@ def number(kind, what, accepts):
 positive_int = number(int, 'whole number from 1 to 2147483647', lambda x: 1 <= x < 2 ** 31)
 positive_float = number(float, 'number above 0', lambda x: 0 < x < math.inf)
 seed = number(int, 'seed in 0 ... 4294967295', lambda x: 0 <= x < 2 ** 32)
-percentage = number(float, 'percentage in (0, 100]', lambda x: 0 < x <= 100)
+percentage = number(float, 'percentage from 1 to 100, such as 95', lambda x: 1 <= x <= 100)
 probability = number(float, 'probability in [0, 1)', lambda x: 0 <= x < 1)
 length_penalty = number(float, 'length penalty in -10 ... 10', lambda x: -10 <= x <= 10)
 
@@ -48,8 +50,8 @@ class Parser(argparse.ArgumentParser):
 def parser(description):
     """A parser with the flags that every script has."""
     result = Parser(description=description, formatter_class=HelpFormatter)
-    result.add_argument('--data', default='phrasebook',
-                        help='phrasebook (built in), multi30k (downloaded once), or a folder of parallel text')
+    result.add_argument('--data', help='phrasebook (built in), multi30k (downloaded once), or a folder of parallel '
+                                       'text (default: what the model was trained on; phrasebook in train.py)')
     result.add_argument('--run', default='runs/default', help='folder for everything that the four scripts write')
     result.add_argument('--device', default='auto', help='device to compute on: auto, cpu, cuda or mps')
     result.add_argument('--seed', type=seed, default=1,
@@ -66,8 +68,6 @@ def add_training_flags(result):
     result.add_argument('--lr', type=positive_float, default=3e-3, help='peak learning rate')
     result.add_argument('--temperature', type=positive_float, default=1.5,
                         help='temperature of sampling directions: 1 takes the data as it is, 5 evens it out')
-    result.add_argument('--dtype', choices=['auto', 'float32', 'bfloat16'], default='auto',
-                        help='precision of matrix products; auto takes bfloat16 where the processor has it')
     result.add_argument('--eval-every', type=positive_int, default=500, help='number of steps between two validations')
     result.add_argument('--patience', type=positive_int, default=10,
                         help='number of validations without a new best after which training ends')
@@ -77,7 +77,7 @@ def add_training_flags(result):
 
 def add_selection_flags(result):
     """The flags of Eq. 1."""
-    result.add_argument('--k', type=percentage, default=70.0,
+    result.add_argument('--k', type=percentage, default=DEFAULT_K,
                         help="percentage of a layer's activity that the selected neurons carry")
     result.add_argument('--count', choices=['token', 'sentence'], default='token',
                         help='what to count: the tokens, or the sentences, for which a neuron is active')
@@ -85,43 +85,63 @@ def add_selection_flags(result):
 
 def print_settings(args):
     """One line that says all settings in force."""
-    print(' '.join(f'{name}={value}' for name, value in vars(args).items()))
+    print(' '.join(f'{name}={value}' for name, value in vars(args).items() if value is not None))
 
 
-def resumed_settings(args, parser, path, info):
+def resumed_settings(parser, path, info):
     """The settings of --resume: those in the `info` of the interrupted run that `path` holds.
 
-    Where the run and its data lie, what it runs on and whether it is drawn is as given now. Raises UserError for any
-    other flag that differs from the run's.
+    Where the run lies, what it computes on and whether it is drawn is as given now, and its data may lie elsewhere.
+    Raises UserError for any other flag that is given and differs from the run's.
     """
-    check_keys(path, info['settings'], vars(args), 'settings.')
-    result, saved = argparse.Namespace(**vars(args)), info['settings']
-    for name, given in vars(args).items():
-        default = parser.get_default(name)
-        if name in ('run', 'device', 'resume', 'plot') or name == 'data' and given != default:
-            continue
-        if given not in (saved[name], default):
-            parser.error(f'--resume goes on with --{name.replace("_", "-")} {saved[name]}; '
-                         f'leave {given} out, or start anew')
-        setattr(result, name, saved[name])
-    return result
+    saved = {name: value for name, value in info['settings'].items() if name not in ('run', 'device', 'resume', 'plot')}
+    check_keys(path, info['settings'], vars(parser.parse_args()), 'settings.')
+    args = parser.parse_args(namespace=argparse.Namespace(**saved))  # what is not given stays as saved
+    for name, value in saved.items():
+        given = getattr(args, name)
+        if given != value and name != 'data':
+            raise UserError(f'--resume goes on with --{name.replace("_", "-")} {value}; leave {given} out, '
+                            'or start anew')
+    return args
+
+
+def print_result(path, best, following):
+    """A training's last line: what it wrote, with the best validation loss, and the `following` command."""
+    nothing = f'{path} was finished before: nothing is left to train'
+    done = f'wrote {path} (validation loss {best:.3f})' if best else nothing
+    print(f'{done}; next: {following}')
 
 
 def command(script, *arguments):
-    """A command to type, as text."""
-    return shlex.join(['python', script, *map(str, arguments)])
+    """A command to type, as text. The script lies where the one that runs does."""
+    return shlex.join(['python', str(Path(sys.argv[0]).with_name(script)), *map(str, arguments)])
+
+
+def next_command(script, args, source, *arguments):
+    """The command that goes on from here: `arguments`, and those flags of this script that all scripts share.
+
+    `source` is the data that the next script takes by itself, because the checkpoint names it.
+    """
+    usual = {**vars(parser('').parse_args([])), 'data': source}
+    given = [word for name, value in usual.items() if getattr(args, name) != value
+             for word in (f'--{name}', getattr(args, name))]
+    return command(script, *arguments, *given)
 
 
 def run(main):
     """Call main(). What only the user can put right becomes one line on stderr and exit code 2."""
     if distributed.is_torchelastic_launched() and os.environ['RANK'] != '0':  # the first process prints for all
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')
-    for stream in (sys.stdout, sys.stderr):  # Windows would write its code page to a file or a pipe
-        stream.reconfigure(encoding='utf-8', errors='backslashreplace', line_buffering=True)
+    elif sys.stdout is None:  # closed by who started us
+        sys.stdout = open(os.devnull, 'w', encoding='utf-8')
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):  # not in a notebook
+            # Windows would write its code page to a file or a pipe.
+            stream.reconfigure(encoding='utf-8', errors='backslashreplace', line_buffering=True)
     try:
         main()
     except KeyboardInterrupt as stop:
-        print(str(stop) or 'interrupted; --resume goes on from what a training saved last', file=sys.stderr)
+        print(str(stop) or 'interrupted', file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # who reads our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end

@@ -5,12 +5,14 @@ A sentence is a row of subwords from one SentencePiece vocabulary that all langu
     source  <en> A dog runs . </s>        the tag says which language this is
     target  <de> Ein Hund läuft . </s>    the tag, the decoder's first input, says which language to write
 
-The tags are control symbols: no text that a user types can turn into one.
+The tags are control symbols: no text that a user types can turn into one. Subwords keep the characters of the text:
+only runs of spaces are changed, into one.
 """
 import contextlib
 import gzip
 import hashlib
 import io
+import math
 import re
 import zlib
 from array import array
@@ -57,6 +59,11 @@ def decode_lines(file, name):
             raise UserError(f'{name}, line {number}: not UTF-8 text; convert the file to UTF-8 first')
 
 
+def words(line):
+    """The words of a line, in lower case."""
+    return re.findall(r'\w+', line.lower())
+
+
 def check_aligned(src_path, src_size, tgt_path, tgt_size):
     """Raise UserError unless two files have equally many lines, and any."""
     if src_size != tgt_size:
@@ -64,6 +71,39 @@ def check_aligned(src_path, src_size, tgt_path, tgt_size):
                         'line n of one must be the translation of line n of the other')
     if not src_size:
         raise UserError(f'{src_path} and {tgt_path} are empty')
+
+
+# Characters that SentencePiece keeps for itself; inside it, noncharacters of Unicode take their place.
+RESERVED = {'\0': '\ufdd0', '\x1f': '\ufdd1', '▁': '\ufdd2', '▅': '\ufdd3'}
+LEARN_FROM = 400_000  # lines of text, which teach a vocabulary enough
+
+
+def hide_reserved(text):
+    for outside, inside in RESERVED.items():
+        text = text.replace(outside, inside)
+    return text
+
+
+def show_reserved(text):
+    for outside, inside in RESERVED.items():
+        text = text.replace(inside, outside)
+    return text
+
+
+def sample_text(texts):
+    """What a vocabulary is learned from: lines of {language: files}, one by one, and the set of all characters.
+
+    Every language gives all its lines, up to an equal share of LEARN_FROM; of a larger one, lines are skipped evenly.
+    So a small language is not drowned by a large one.
+    """
+    lines, characters = [], set()
+    for files in texts.values():
+        n = 0
+        for n, line in enumerate(chain.from_iterable(map(read_lines, files)), 1):
+            characters.update(line)
+        every = max(1, -(-n * len(texts) // LEARN_FROM))
+        lines.append(islice(chain.from_iterable(map(read_lines, files)), 0, None, every))
+    return chain.from_iterable(lines), characters - {' '}
 
 
 class Vocabulary:
@@ -74,38 +114,62 @@ class Vocabulary:
         self.model = sentencepiece.SentencePieceProcessor(model_proto=proto)
 
     @classmethod
-    def train(cls, lines, size, languages):
-        """Learn `size` subwords from lines of text, by BPE: the same text gives the same subwords."""
+    def train(cls, texts, size=None):
+        """Learn `size` subwords by BPE from texts, {language: files}: the same text gives the same subwords.
+
+        Without a size, 3,000 are learned, or fewer where the text is small. Every character of the text is among them.
+        Raises UserError if the size does not fit the text.
+        """
+        lines, characters = sample_text(texts)
+        if not characters:
+            raise UserError('the training text has nothing but empty lines')
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(lines), model_writer=model, vocab_size=size, model_type='bpe',
-                character_coverage=1.0, pad_id=PAD, unk_id=UNK, eos_id=EOS, bos_id=-1,
-                control_symbols=[f'<{language}>' for language in languages], minloglevel=2)
+                sentence_iterator=map(hide_reserved, lines), model_writer=model, vocab_size=size or 3000,
+                model_type='bpe', normalization_rule_name='identity', character_coverage=1.0,
+                required_chars=hide_reserved(''.join(sorted(characters))), pad_id=PAD, unk_id=UNK, eos_id=EOS,
+                bos_id=-1, control_symbols=[f'<{language}>' for language in texts], minloglevel=2)
         except RuntimeError as error:
-            if largest := re.search(r'value <= (\d+)', str(error)):
-                raise UserError(f'--vocab-size {size} is more than this text supports; the largest is {largest[1]}')
+            largest = re.search(r'value <= (\d+)', str(error))
+            if largest and size is None:
+                smallest = len(characters) + len(texts) + 4  # with the tags, the space, and what is no text
+                size = (smallest + int(largest[1])) // 2
+                print(f'note: --vocab-size {size:,}, because this text supports at most {int(largest[1]):,}')
+                return cls.train(texts, size)
+            if largest:
+                raise UserError(f'--vocab-size {size} is more than this text supports; the largest is {largest[1]}, '
+                                'and half of that is a good choice')
             if smallest := re.search(r'required_chars\. \d+ vs (\d+)', str(error)):
-                raise UserError(f'--vocab-size {size} does not hold every character; the smallest is {smallest[1]}')
+                raise UserError(f'--vocab-size {size or 3000} does not hold every character of the training text; '
+                                f'the smallest is {smallest[1]}')
             reason = str(error).rpartition(']')[2].strip()  # its errors are: file(line) [condition] reason
-            raise UserError(f'SentencePiece cannot learn {size} subwords from the training text: '
-                            + (reason or 'all lines are empty, or longer than 4,192 bytes'))
+            raise UserError('SentencePiece cannot learn subwords from the training text: '
+                            + (reason or 'all lines are longer than 4,192 bytes'))
         return cls(model.getvalue())
 
     def __len__(self):
         return len(self.model)
+
+    @property
+    def never_written(self):
+        """The ids that are no text: padding, the unknown subword and the tags."""
+        return [id for id in range(len(self)) if id != EOS and (id == UNK or self.model.is_control(id))]
 
     def tag(self, language):
         """The id of a language's tag."""
         return self.model.piece_to_id(f'<{language}>')
 
     def encode(self, lines):
-        """Subword ids of each line, a list of lists, without tag and end of sentence."""
-        return self.model.encode(lines)
+        """Subword ids of each line, a list of lists, without tag and end of sentence.
+
+        A character that no training text had becomes UNK. Of spaces in a row one remains; nothing else is changed.
+        """
+        return self.model.encode(list(map(hide_reserved, lines)))
 
     def decode(self, rows):
         """The text of each row of subword ids."""
-        return self.model.decode(rows)
+        return list(map(show_reserved, self.model.decode(rows)))
 
 
 def make_rows(tags, tokens, start, length):
@@ -185,6 +249,7 @@ class Bitext:
 
         What was encoded is kept in `folder`, so that the next start on the same text takes it from there.
         """
+        self.split = split
         self.tags = torch.tensor([[vocabulary.tag(language) for language in split_task(task)]
                                   for task in tasks])  # (N, 2)
         files = [corpus.files(split, task) for task in tasks]
@@ -193,6 +258,7 @@ class Bitext:
         self.length = torch.cat(lengths)  # (lines of all files,)
         self.start = self.length.cumsum(0) - self.length  # (lines of all files,)
         numbers = dict(zip(paths, torch.arange(len(self.length)).split([len(of_file) for of_file in lengths])))
+        self.n_unknown = int((self.tokens == UNK).sum())  # subwords that stand for an unknown character
         self.n_dropped, pairs = 0, []
         for task, (src_path, tgt_path) in enumerate(files):
             src, tgt = numbers[src_path], numbers[tgt_path]  # (n,) each
@@ -211,6 +277,12 @@ class Bitext:
     def sizes(self):
         """How many pairs each task has, (N,)."""
         return self.task.bincount(minlength=len(self.tags))
+
+    def length_ratios(self):
+        """For each task (N,): the ratio of target to source length, in subwords, that 999 of 1,000 pairs keep to."""
+        ratios = self.length[self.tgt].double() / self.length[self.src]  # (pairs,)
+        of_tasks = [ratios[self.task == task] for task in range(len(self.tags))]  # N x (size_t,)
+        return torch.stack([own.kthvalue(math.ceil(0.999 * len(own))).values for own in of_tasks])
 
     def sample(self, temperature, generator):
         """One epoch: as many pairs as there are, task t's share proportional to size_t^(1/temperature).

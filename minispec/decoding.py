@@ -2,24 +2,30 @@
 import torch
 
 from minispec.data import make_rows
-from minispec.model import EOS, PAD
+from minispec.model import EOS, UNK
 from minispec.tasks import split_task
+
+TOO_LONG = 'longer than the model can read, and cut'
+UNKNOWN = 'with characters that the training text did not have'
+CUT = 'translated only in part, up to the length bound'
 
 
 @torch.inference_mode()
-def search(model, src, task, tag, beam=5, length_penalty=1.0):
+def search(model, src, task, tag, bound, never_written, beam=5, length_penalty=1.0):
     """Translate src (B, S), rows as `data.py` lays them out, by beam search; beam 1 is greedy search.
 
-    task (B,) indexes the model's masks, `tag` (B,) is each sentence's target-language tag. A hypothesis of n tokens,
-    </s> included, scores (sum of log-probabilities) / n^length_penalty. A sentence is finished when `beam` hypotheses
-    have ended, or at its length bound of twice the source and ten. It then leaves the batch: below, B counts those that
-    are left. Returns a list of subword ids for each sentence of src, without tag and </s>.
+    task (B,) indexes the model's masks, tag (B,) is each sentence's target-language tag, bound (B,) the most tokens
+    that its translation may have, `never_written` lists the ids that it may not. A hypothesis of n tokens, </s>
+    included, scores (sum of log-probabilities) / n^length_penalty. A sentence is finished when `beam` hypotheses have
+    ended, or at its bound. It then leaves the batch: below, B counts those that are left. Returns a list of subword ids
+    for each sentence of src, without tag and </s>, and the set of the sentences that are cut: no hypothesis had ended
+    at the bound, so that the likeliest is given as it is.
     """
     model.eval()
     B, device = len(src), src.device
     memory, src_mask = model.encode(src, task)  # (B, S, D), (B, 1, 1, S)
     cache = model.new_cache(memory)
-    bound = (2 * (src != PAD).sum(1) + 10).clamp(max=model.config.max_len - 1)  # (B,)
+    bound = bound.clamp(max=model.config.max_len - 1)  # (B,)
     # From here on a sentence has `beam` rows: row r belongs to sentence r // beam of those still in the batch.
     rows = torch.arange(B, device=device).repeat_interleave(beam)  # (B * beam,)
     sentence = torch.arange(B, device=device)  # (B,): which ones are still in the batch
@@ -30,24 +36,28 @@ def search(model, src, task, tag, beam=5, length_penalty=1.0):
     total[:, 0] = 0.0  # all hypotheses start equal: let only the first one branch
     n_ended = torch.zeros(B, dtype=torch.long, device=device)
     best_score = torch.full((B,), -torch.inf, device=device)
-    best = [[] for _ in range(B)]
+    best, cut = [[] for _ in range(B)], set()
 
     for n in range(1, int(bound.max()) + 1):  # each round adds the n-th token
         x = model.decode(tokens[:, -1:], row_task, cache, src_mask)[:, -1]  # (B * beam, D)
-        top, parent, token = best_candidates(model.project(x).float().log_softmax(-1), total)  # (B, 2 * beam) each
+        log_probs = model.project(x).float().log_softmax(-1)  # (B * beam, V)
+        log_probs[:, never_written] = -torch.inf
+        top, parent, token = best_candidates(log_probs, total)  # (B, 2 * beam) each
         ends = token == EOS
-        ended = ends[:, :beam] | (bound[sentence] == n)[:, None]  # (B, beam): at the bound all end as they are
-        final = (top[:, :beam] / n ** length_penalty).masked_fill(~ended, -torch.inf)  # (B, beam)
-        n_ended += ended.sum(1)
+        final = (top[:, :beam] / n ** length_penalty).masked_fill(~ends[:, :beam], -torch.inf)  # (B, beam)
+        n_ended += ends[:, :beam].sum(1)
         score, best_beam = final.max(1)  # (B,)
         for i in (score > best_score).nonzero().flatten().tolist():
-            prefix, last = tokens[i * beam + parent[i, best_beam[i]], 1:].tolist(), int(token[i, best_beam[i]])
-            best[sentence[i]] = prefix if last == EOS else [*prefix, last]
+            best[sentence[i]] = tokens[i * beam + parent[i, best_beam[i]], 1:].tolist()
         best_score = torch.maximum(best_score, score)
+        at_bound = bound[sentence] == n  # (B,)
+        for i in (at_bound & best_score.isneginf()).nonzero().flatten().tolist():
+            best[sentence[i]] = [*tokens[i * beam + parent[i, 0], 1:].tolist(), int(token[i, 0])]
+            cut.add(int(sentence[i]))
 
-        going = (n_ended < beam).nonzero().flatten()  # (B',): the sentences that go on
+        going = ((n_ended < beam) & ~at_bound).nonzero().flatten()  # (B',): the sentences that go on
         if not len(going):
-            return best
+            return best, cut
         survivors = ends[going].long().argsort(dim=1, stable=True)[:, :beam]  # (B', beam): the best that do not end
         total, parent, token = (x[going].gather(1, survivors) for x in (top, parent, token))  # (B', beam)
         rows = (going[:, None] * beam + parent).flatten()  # (B' * beam,): the row each hypothesis grows from
@@ -64,26 +74,30 @@ def best_candidates(log_probs, total):
     log_probs (B * beam, V), total (B, beam). Each hypothesis ends in at most one of them, so `beam` are left to go on.
     """
     n = 2 * total.size(1)
-    log_probs[:, PAD] = -torch.inf
     each, token = (x.view(*total.shape, n) for x in log_probs.topk(n))  # (B, beam, 2 * beam): enough of each
     top, index = (total[..., None] + each).flatten(1).topk(n)  # (B, 2 * beam)
     return top, index // n, token.flatten(1).gather(1, index)
 
 
-def translate(model, vocabulary, lines, task, index, beam=5, length_penalty=1.0, batch_tokens=4096):
-    """Translate lines of text in one `task`, which has this `index` in the model. Returns (translations, too_long).
+def translate(checkpoint, lines, task, beam=5, length_penalty=1.0, batch_tokens=4096):
+    """Translate lines of text in one of the checkpoint's tasks. Returns the translations, and notes on what went wrong.
 
-    An empty line gives an empty line. A line longer than the model's positions is cut; `too_long` lists the numbers of
-    such lines, from 1. Batches hold sentences of like length, at most batch_tokens source positions times beam.
+    An empty line gives an empty line. The notes are {TOO_LONG, UNKNOWN or CUT: numbers of lines, from 1}. A translation
+    may be twice as long as the training text's length ratio says, and ten subwords more. Batches hold sentences of like
+    length, at most batch_tokens source positions times beam.
     """
+    model, vocabulary = checkpoint.model, checkpoint.vocabulary
     src_tag, tgt_tag = (vocabulary.tag(language) for language in split_task(task))
     room = model.config.max_len - 2  # beside tag and </s>
     rows = vocabulary.encode(lines)
-    too_long = [number for number, row in enumerate(rows, 1) if len(row) > room]
+    notes = {TOO_LONG: [number for number, row in enumerate(rows, 1) if len(row) > room],
+             UNKNOWN: [number for number, row in enumerate(rows, 1) if UNK in row], CUT: []}
     rows = [row[:room] for row in rows]
     todo = sorted((i for i, row in enumerate(rows) if row), key=lambda i: len(rows[i]))
     result = [''] * len(lines)
-    device = model.masks.device
+    device, index = model.masks.device, checkpoint.tasks.index(task)
+    ratios = checkpoint.data['length_ratios']
+    ratio = ratios.get(task, max(ratios.values()))  # a task that was not trained has none
     while todo:
         width = len(rows[todo[-1]]) + 2  # the longest first: a batch that fits will always fit again
         n = max(1, batch_tokens // (width * beam))
@@ -91,8 +105,10 @@ def translate(model, vocabulary, lines, task, index, beam=5, length_penalty=1.0,
         tokens = torch.tensor([token for i in batch for token in rows[i]])  # (all,)
         length = torch.tensor([len(rows[i]) for i in batch])  # (n,)
         src = make_rows(torch.full_like(length, src_tag), tokens, length.cumsum(0) - length, length)  # (n, S)
-        found = search(model, src.to(device), torch.full_like(length, index).to(device),
-                       torch.full_like(length, tgt_tag).to(device), beam, length_penalty)
+        bound = (2 * ratio * length).long() + 10  # (n,)
+        inputs = [src, torch.full_like(length, index), torch.full_like(length, tgt_tag), bound]
+        found, cut = search(model, *(x.to(device) for x in inputs), vocabulary.never_written, beam, length_penalty)
         for i, text in zip(batch, vocabulary.decode(found)):
             result[i] = text
-    return result, too_long
+        notes[CUT] += [batch[i] + 1 for i in cut]
+    return result, {cause: sorted(numbers) for cause, numbers in notes.items() if numbers}

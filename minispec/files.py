@@ -6,24 +6,26 @@ somebody else never executes code and cannot fill the memory with the help of co
 import contextlib
 import os
 import zipfile
+from pathlib import Path
 
 import torch
 
 from minispec import UserError
 
-VERSION = 2  # of all files that hold tensors; whoever changes what they hold counts it up
+VERSION = 3  # of all files that hold tensors; whoever changes what they hold counts it up
 
 
 def make_folder(path):
     """Make the folder `path` and those above it. Raises UserError if that cannot be."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'cannot make the folder {path}: {error}')
 
 
 def write(path, content):
     """Save text, bytes, or a dict of tensors and plain values as `path`, in a folder that exists: all, or nothing."""
+    path = Path(path)
     temporary = path.with_name(f'{path.name}.{os.getpid()}.part')  # another script may write the same file now
     try:
         with temporary.open('wb') as file:
@@ -40,6 +42,26 @@ def write(path, content):
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()  # if it still has this name
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Hold the lock on the file `path`. Raises UserError if another process holds it.
+
+    The system gives the lock back when the process ends, however it ends; the file stays.
+    """
+    make_folder(path.parent)
+    with path.open('ab') as file:
+        try:
+            if os.name == 'nt':
+                import msvcrt
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f'another training writes {path.with_suffix(".pt")}; wait for it, or name another --run')
+        yield
 
 
 def read(path, kind, made_by):

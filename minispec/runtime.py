@@ -26,18 +26,18 @@ def pick_device(name):
 
 
 def pick_dtype(name, device):
-    """The precision that `--dtype` names. auto takes bfloat16 where the processor has instructions for it.
+    """The name of the precision that `--dtype` asks for.
 
-    Without them, bfloat16 is a hundred times slower than float32 on a CPU.
+    auto takes bfloat16 where the processor has instructions for it. Without them, bfloat16 is a hundred times slower than float32 on a CPU.
     """
     if name != 'auto':
-        return getattr(torch, name)
+        return name
     if device.type == 'cuda':
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:  # autocast on MPS is young, and its float32 is safe; an older torch does not know what a CPU can do
         known = torch.cpu.get_capabilities() if device.type == 'cpu' and hasattr(torch.cpu, 'get_capabilities') else {}
         fast = known.get('avx512_bf16', False) or known.get('amx_bf16', False)
-    return torch.bfloat16 if fast else torch.float32
+    return 'bfloat16' if fast else 'float32'
 
 
 def rank_and_world_size():
@@ -68,7 +68,7 @@ def all_reduce_sum(numbers):
 
 @contextlib.contextmanager
 def deferred_ctrl_c():
-    """Yields a list that is non-empty after the first Ctrl-C; a second one interrupts at once.
+    """Yields a list that is non-empty after the first Ctrl-C or SIGTERM; a second one interrupts at once.
 
     Raises KeyboardInterrupt at the end if the first came too late for anybody to look at the list.
     """
@@ -79,12 +79,19 @@ def deferred_ctrl_c():
 
     def note(signal_number, frame):
         noted.append(signal_number)
-        signal.signal(signal.SIGINT, before)
+        restore()
+        if rank_and_world_size()[0] == 0:
+            os.write(2, b'\nsaving after this step; another Ctrl-C stops at once\n')  # `print` may be at work already
 
-    before = signal.signal(signal.SIGINT, note)
+    def restore():
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    # SIGTERM is what the schedulers of clusters send.
+    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield noted
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
     if noted:
         raise KeyboardInterrupt

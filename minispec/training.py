@@ -1,4 +1,5 @@
 """The one training loop that train.py and specialize.py share: loss, schedule, steps, validation, curve."""
+import contextlib
 import math
 import shlex
 import sys
@@ -14,8 +15,8 @@ from tqdm import tqdm
 
 from minispec import UserError
 from minispec.checkpoint import save_checkpoint
-from minispec.files import check_keys, make_folder, write
-from minispec.runtime import all_reduce_sum, deferred_ctrl_c, pick_device, pick_dtype, rank_and_world_size, wrap_ddp
+from minispec.files import check_keys, locked, write
+from minispec.runtime import all_reduce_sum, deferred_ctrl_c, pick_device, rank_and_world_size, wrap_ddp
 
 
 def learning_rate(step, steps, peak):
@@ -113,7 +114,6 @@ def validate(model, data, batch_tokens, dtype=torch.float32):
 @dataclass
 class Progress:
     """How far a training has come: beside weights and optimizer, all that a resumed run needs."""
-    text_fingerprint: str  # of the training text
     step: int = 0
     best: float = math.inf  # lowest mean validation loss
     best_step: int = 0
@@ -129,25 +129,27 @@ class Progress:
         self.token_sum += tokens
         self.seconds = seconds
 
+    def ended(self, args):
+        """Are all steps done, or were there args.patience validations without a new best?"""
+        return self.step >= args.steps or self.step - self.best_step >= args.patience * args.eval_every
+
     def speed(self):
         """Target tokens a second since the last validation."""
         return self.token_sum / (self.seconds - self.window_start)
 
 
-def prepare(checkpoint, train_data, path, args):
-    """What the loop needs: the model as all processes train it, its optimizer, the precision, and the Progress."""
+def prepare(checkpoint, path, args):
+    """What the loop needs: the model as all processes train it, its optimizer, and the Progress."""
     device = pick_device(args.device)
     wrapped = wrap_ddp(checkpoint.model.to(device), device)
     optimizer = make_optimizer(checkpoint.model)
-    progress = Progress(train_data.text_fingerprint)
+    progress = Progress()
     if checkpoint.training is not None:
         saved = checkpoint.training['progress']
         check_keys(path.with_suffix('.last.pt'), saved, [each.name for each in fields(Progress)], 'progress.')
         progress = Progress(**saved)
-        if progress.text_fingerprint != train_data.text_fingerprint:
-            raise UserError('--resume: the training text is not that of the run that was interrupted; start anew')
         optimizer.load_state_dict(checkpoint.training['optimizer'])
-    return wrapped, optimizer, pick_dtype(args.dtype, device), progress
+    return wrapped, optimizer, progress
 
 
 def train(checkpoint, train_data, valid_data, path, args):
@@ -155,22 +157,24 @@ def train(checkpoint, train_data, valid_data, path, args):
 
     Every args.eval_every steps the model is validated, a row is printed, and up to three files are written: `path` if
     the mean over tasks is the lowest yet; NAME.last.pt, from which a resumed run goes on (on a CPU to the last bit);
-    the training curve NAME.csv. Ends early after args.patience validations without a new best. Returns the best mean.
-    After a Ctrl-C it finishes the step, writes NAME.last.pt and raises KeyboardInterrupt with the command to go on.
-    Raises UserError if the loss is no longer a number, or if the data is not that of the run to be resumed.
+    the training curve NAME.csv. Ends early after args.patience validations without a new best. Returns the best mean,
+    or None if nothing was left to train. After a Ctrl-C it finishes the step, writes NAME.last.pt and raises
+    KeyboardInterrupt with the command to go on. Raises UserError if the loss is no longer a number.
     """
-    make_folder(path.parent)
-    model, tasks = checkpoint.model, checkpoint.tasks
-    wrapped, optimizer, dtype, progress = prepare(checkpoint, train_data, path, args)
+    model, tasks, dtype = checkpoint.model, checkpoint.tasks, getattr(torch, checkpoint.dtype)
+    wrapped, optimizer, progress = prepare(checkpoint, path, args)
+    if progress.ended(args):
+        return None
     rank, world_size = rank_and_world_size()
     batches = train_data.train_batches(args.batch_tokens, args.temperature, args.seed)
     batches = islice(batches, progress.step * args.accumulate, None)
-    info = {**checkpoint.info, 'settings': {**vars(args), 'dtype': name_of(dtype)}}  # dtype: a resumed run keeps it
-    print_header(model, train_data, dtype)
+    info = {**checkpoint.info, 'settings': vars(args)}
+    print_header(model, train_data, valid_data, checkpoint.dtype)
     start = time.monotonic() - progress.seconds
     bar = tqdm(total=args.steps, initial=progress.step, unit='step', disable=rank > 0 or None, dynamic_ncols=True)
-    with deferred_ctrl_c() as interrupted, bar:
-        while progress.step < args.steps and progress.step - progress.best_step < args.patience * args.eval_every:
+    lock = locked(path.with_suffix('.lock')) if rank == 0 else contextlib.nullcontext()
+    with lock, deferred_ctrl_c() as interrupted, bar:
+        while not progress.ended(args):
             progress.step += 1
             rate = learning_rate(progress.step, args.steps, args.lr)
             optimizer.param_groups[0]['lr'] = rate
@@ -207,11 +211,13 @@ def checked_step(model, optimizer, batches, dtype, step, tasks):
                         f'{step}; what was saved before stays; try a lower --lr')
 
 
-def print_header(model, data, dtype):
+def print_header(model, train_data, valid_data, dtype):
     size = sum(p.numel() for p in model.parameters())
-    print(f'{size:,} parameters on {model.masks.device.type} in {name_of(dtype)}; {len(data):,} training pairs, '
-          f'{data.n_dropped:,} left out (empty on a side, or too long)\n'
-          'losses in nats per target token; the smoothed one cannot be compared with the others\n'
+    print(f'{size:,} parameters, {model.config.vocab_size:,} subwords, on {model.masks.device.type} in {dtype}')
+    for data in (train_data, valid_data):
+        print(f'{data.split}: {len(data):,} pairs, {data.n_dropped:,} left out (empty on a side, or too long), '
+              f'{data.n_unknown:,} unknown subwords')
+    print('losses in nats per target token; the smoothed one cannot be compared with the others\n'
           '           smoothed  validation loss:                                      target       time\n'
           '   step  train loss    mean  best direction  worst direction     rate     tokens/s       left')
 
@@ -250,10 +256,6 @@ def save(path, checkpoint, progress, optimizer, is_best):
         save_checkpoint(path, checkpoint)
     state = {'progress': asdict(progress), 'optimizer': optimizer.state_dict()}
     save_checkpoint(path.with_suffix('.last.pt'), replace(checkpoint, training=state))
-
-
-def name_of(dtype):
-    return str(dtype).removeprefix('torch.')
 
 
 def command_to_resume(world_size):

@@ -8,7 +8,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 torch.set_num_threads(1)  # tensors this small gain nothing from more
 
-from minispec.data import Batch, Vocabulary, read_lines  # noqa: E402
+from minispec.data import Batch, Vocabulary  # noqa: E402
 from minispec.model import EOS, PAD, Config, Transformer  # noqa: E402
 
 WORDS = {'en': 'a the dog cat man sees red big runs eats'.split(),
@@ -82,5 +82,18 @@ def corpus_folder(tmp_path_factory):
 @pytest.fixture(scope='session')
 def vocabulary(corpus_folder):
     """90 subwords of the tiny corpus."""
-    lines = [line for language in WORDS for line in read_lines(corpus_folder / f'train.{language}')]
-    return Vocabulary.train(lines, 90, sorted(WORDS))
+    return Vocabulary.train({language: [corpus_folder / f'train.{language}'] for language in sorted(WORDS)}, 90)
+
+
+def learn_vocabulary(folder, size, **lines):
+    """A Vocabulary learned from lines of text, given by language."""
+    files = {language: [folder / f'vocabulary.{language}'] for language in lines}
+    for language, (path,) in files.items():
+        path.write_text(''.join(f'{line}\n' for line in lines[language]), encoding='utf-8', newline='\n')
+    return Vocabulary.train(files, size)
+
+
+def describe(tasks):
+    """What a Checkpoint of a test says of the text that it was trained on."""
+    return {'source': 'phrasebook', 'train': '', 'valid': '', 'pairs': dict.fromkeys(tasks, 1),
+            'length_ratios': dict.fromkeys(tasks, 1.0), 'words': {}}

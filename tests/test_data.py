@@ -1,8 +1,10 @@
 """From files to batches: hand-made files, broken ones, and what training relies on."""
 import gzip
+import re
 
 import pytest
 import torch
+from conftest import learn_vocabulary
 
 from minispec import UserError
 from minispec.corpora import Corpus
@@ -73,30 +75,78 @@ def test_a_vocabulary_survives_its_bytes_and_restores_text(vocabulary):
     assert len(again) == 90 and len({again.tag(language) for language in ('de', 'en', 'fr')} | {PAD, UNK, EOS}) == 6
 
 
-def test_a_language_with_its_region_has_a_tag():
-    vocabulary = Vocabulary.train(['a b c d'] * 9, 12, ['en', 'pt_BR'])
+def test_a_language_with_its_region_has_a_tag(tmp_path):
+    vocabulary = learn_vocabulary(tmp_path, 12, en=['a b c d'] * 9, pt_BR=['a b'])
     assert vocabulary.tag('pt_BR') > EOS and vocabulary.tag('pt') == UNK
 
 
-def test_a_vocabulary_that_the_text_cannot_fill_says_what_works():
+def test_a_vocabulary_that_does_not_fit_the_text_says_what_does(tmp_path, capsys):
     lines = ['a dog runs', 'a cat runs']
     with pytest.raises(UserError, match=r'the largest is (\d+)') as error:
-        Vocabulary.train(lines, 5000, ['en'])
-    largest = int(str(error.value).rsplit(' ', 1)[1])
-    assert len(Vocabulary.train(lines, largest, ['en'])) == largest
-    with pytest.raises(UserError, match='the smallest is'):
-        Vocabulary.train(lines, 6, ['en'])
+        learn_vocabulary(tmp_path, 5000, en=lines)
+    largest = int(re.search(r'the largest is (\d+)', str(error.value))[1])
+    assert len(learn_vocabulary(tmp_path, largest, en=lines)) == largest
+    with pytest.raises(UserError, match='the smallest is (\\d+)') as error:
+        learn_vocabulary(tmp_path, 6, en=lines)
+    smallest = int(re.search(r'the smallest is (\d+)', str(error.value))[1])
+    assert len(learn_vocabulary(tmp_path, smallest, en=lines)) == smallest
+    assert capsys.readouterr().out == ''
+    chosen = len(learn_vocabulary(tmp_path, None, en=lines))  # the default is lowered, and that is said
+    assert smallest < chosen < largest
+    assert capsys.readouterr().out == f'note: --vocab-size {chosen}, because this text supports at most {largest}\n'
 
 
-def test_text_that_no_vocabulary_can_be_learned_from():
-    for lines, languages, cause in [
-        (['', ' '], ['en'], ''),  # sentencepiece 0.2.0 calls it a --vocab-size too large
-        (['dog ' * 2000], ['en'], 'all lines are empty, or longer than 4,192 bytes'),
-        (['a dog'], ['en', 'unk'], '<unk>'),
-    ]:
+def test_text_that_no_vocabulary_can_be_learned_from(tmp_path):
+    for lines, cause in [({'en': ['', ' ']}, 'nothing but empty lines'),
+                         ({'en': ['dog ' * 2000]}, 'all lines are longer than 4,192 bytes'),
+                         ({'en': ['a dog'], 'unk': ['a dog']}, '<unk>')]:
         with pytest.raises(UserError) as error:
-            Vocabulary.train(lines, 20, languages)
+            learn_vocabulary(tmp_path, 20, **lines)
         assert cause in str(error.value) and '.cc' not in str(error.value) and '\n' not in str(error.value)
+
+
+def test_every_character_of_the_text_has_a_subword(tmp_path):
+    """Even if its line is one of those that are skipped or too long to be learned from."""
+    text = ['a dog runs'] * 50 + ['ж' * 3000] + ['a', 'â\u0302'] * 2
+    vocabulary = learn_vocabulary(tmp_path, None, en=text)
+    assert not any(UNK in row for row in vocabulary.encode(text))
+
+
+def test_a_small_language_is_learned_whole_beside_a_large_one(tmp_path, monkeypatch):
+    """Of 8,000 English lines every 160th is looked at, of 40 Russian ones each: so the word in them is one subword."""
+    monkeypatch.setattr('minispec.data.LEARN_FROM', 100)
+    small = [f'{number} щенок' for number in range(40)]
+    large = [f'{number} puppy' if number % 160 else f'{number} kitten' for number in range(8000)]
+    vocabulary = learn_vocabulary(tmp_path, 60, en=large, ru=small)
+    encoded = vocabulary.encode(['щенок', 'kitten', 'puppy'])
+    assert [len(row) for row in encoded[:2]] == [1, 1] and len(encoded[2]) > 1
+
+
+# What text is made of: ten scripts, what NFKC would change, what SentencePiece keeps for itself.
+WRITING = ['Ça coûte ½ €… 5 m² ﬁn', '我爱你，你好吗？！（全角）', 'ｶﾞｷﾞ カタカナ ひらがな', '한국어 조합 각', 'שלום עֲלֵיכֶם', 'السلام عليكم ﷺ',
+           'नमस्ते क्षत्रिय', 'สวัสดีครับ กำ', 'Привет й ё', 'Ωμέγα ῶ', 'ﬀ ① ㎏ ™ Ⅳ x² \xa0 \u202f \u200d \u3000',
+           '▁ ▅ \x1f \0 \t ⁇ <unk> <en>', '👩\u200d🚀 é e\u0301']
+
+
+def without_runs_of_spaces(text):
+    return ' '.join(filter(None, text.split(' ')))
+
+
+def test_text_comes_back_as_it_was(tmp_path):
+    vocabulary = learn_vocabulary(tmp_path, None, en=WRITING)
+    assert vocabulary.decode(vocabulary.encode(WRITING)) == [without_runs_of_spaces(text) for text in WRITING]
+
+
+@pytest.mark.slow
+def test_every_character_of_unicode_comes_back_as_it_was(tmp_path):
+    """All but surrogates, which no text has, the newline, and the four noncharacters that stand for others inside."""
+    characters = [chr(x) for x in range(0x110000) if not 0xd800 <= x < 0xe000 and x != 10 and not 0xfdd0 <= x < 0xfdd4]
+    for start in range(0, len(characters), 100_000):
+        block = characters[start:start + 100_000]
+        lines = ['a' + 'b'.join(block[i:i + 50]) + 'c' for i in range(0, len(block), 50)]
+        words = ['several words that add to what a text has']
+        vocabulary = learn_vocabulary(tmp_path, len(block) + 20, en=lines, de=words)
+        assert vocabulary.decode(vocabulary.encode(lines)) == list(map(without_runs_of_spaces, lines))
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
@@ -168,7 +218,7 @@ def test_encoded_text_is_kept_until_text_or_vocabulary_change(tmp_path, vocabula
     second = load(vocabulary)
     assert second.tokens.tolist() == sum(encode(vocabulary, ['a cat', 'ein Hund']), [])
     assert second.text_fingerprint != first.text_fingerprint
-    other = Vocabulary.train(read_lines(corpus_folder / 'train.en'), 50, ['de', 'en'])
+    other = Vocabulary.train({language: [corpus_folder / f'train.{language}'] for language in ('de', 'en')}, 50)
     third = load(other)
     assert third.tokens.tolist() == sum(encode(other, ['a cat', 'ein Hund']), []) and len(encoded) == 6
     assert third.text_fingerprint != second.text_fingerprint

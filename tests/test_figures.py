@@ -194,11 +194,14 @@ def axes(monkeypatch):
 
 
 def test_a_drawn_tree_has_its_languages_in_the_order_of_its_branches(tmp_path, axes, unsaved):
-    draw_tree(tmp_path, 'enc1', ['cs', 'de', 'fr'], [((0,), (2,), 0.1), ((1,), (0, 2), 0.3)])
+    distance = torch.tensor([[0, 0.3, 0.1], [0.3, 0, 0.3], [0.1, 0.3, 0]])
+    draw_tree(tmp_path, profile(['cs-en', 'de-en', 'fr-en'], 1 - distance), 'enc1')
     ticks = [args for name, args, _ in axes if name == 'set_yticks']
     assert [(list(at), names) for at, names in ticks] == [([0, 1, 2], ['de', 'cs', 'fr'])]
-    assert [args for name, args, _ in axes if name == 'plot'] == [([0, 0.1, 0.1, 0], [1, 1, 2, 2]),
-                                                                  ([0, 0.3, 0.3, 0.1], [0, 0, 1.5, 1.5])]
+    drawn = [torch.tensor(args) for name, args, _ in axes if name == 'plot']
+    for found, expected in zip(drawn, [([0, 0.1, 0.1, 0], [1, 1, 2, 2]), ([0, 0.3, 0.3, 0.1], [0, 0, 1.5, 1.5])]):
+        torch.testing.assert_close(found, torch.tensor(expected))
+    assert len(drawn) == 2
 
 
 def test_the_cells_of_a_drawn_map_are_the_tables(tmp_path, axes, unsaved):

@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy
 from minispec import UserError, training
 from minispec.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from minispec.corpora import Corpus
-from minispec.data import Bitext, Vocabulary, read_lines
+from minispec.data import Bitext, Vocabulary
+from minispec.files import locked
 from minispec.model import PAD, Config, Transformer
 from minispec.runtime import pick_device, pick_dtype
 from minispec.training import Diverged, SmoothedCrossEntropy, learning_rate, train, train_step, validate
@@ -123,11 +124,11 @@ def test_an_unknown_device_is_said():
 
 def test_auto_takes_bfloat16_where_the_processor_has_instructions_for_it(monkeypatch):
     cpu = torch.device('cpu')
-    for known, expected in (({'avx512_bf16': True}, torch.bfloat16), ({'amx_bf16': True}, torch.bfloat16),
-                            ({'avx512_bf16': False, 'avx2': True}, torch.float32), ({}, torch.float32)):
+    for known, expected in (({'avx512_bf16': True}, 'bfloat16'), ({'amx_bf16': True}, 'bfloat16'),
+                            ({'avx512_bf16': False, 'avx2': True}, 'float32'), ({}, 'float32')):
         monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: known, raising=False)
-        assert pick_dtype('auto', cpu) is expected
-        assert pick_dtype('float32', cpu) is torch.float32 and pick_dtype('bfloat16', cpu) is torch.bfloat16
+        assert pick_dtype('auto', cpu) == expected
+        assert [pick_dtype(name, cpu) for name in ('float32', 'bfloat16')] == ['float32', 'bfloat16']
 
 
 def test_bfloat16_trains_about_as_float32_does(model, batch):
@@ -145,9 +146,7 @@ class Trainer:
 
     def __init__(self, corpus_folder, text_folder):
         self.corpus = Corpus(corpus_folder)
-        texts = sorted({path for task in self.corpus.tasks for path in self.corpus.files('train', task)})
-        lines = [line for path in texts for line in read_lines(path)]
-        self.vocabulary = Vocabulary.train(lines, 80, self.corpus.languages)
+        self.vocabulary = Vocabulary.train(self.corpus.texts('train'), 80)
         self.data, self.valid = (Bitext(self.corpus, split, self.corpus.tasks, self.vocabulary, 32, text_folder)
                                  for split in ('train', 'valid'))
 
@@ -156,11 +155,11 @@ class Trainer:
         torch.manual_seed(0)
         config = Config(len(self.vocabulary), len(self.corpus.tasks), d_model=16, d_ff=32, layers=1, heads=2,
                         dropout=0.2, max_len=32)
-        return Checkpoint(Transformer(config), self.vocabulary, self.corpus.tasks, {'phase': 'base'})
+        return Checkpoint(Transformer(config), self.vocabulary, self.corpus.tasks, {}, {'phase': 'base'})
 
     def __call__(self, path, checkpoint=None, resume=False, **settings):
-        usual = dict(steps=12, batch_tokens=400, accumulate=2, lr=1e-2, temperature=2.0, dtype='float32', eval_every=3,
-                     patience=100, device='cpu', seed=4)
+        usual = dict(steps=12, batch_tokens=400, accumulate=2, lr=1e-2, temperature=2.0, eval_every=3, patience=100,
+                     device='cpu', seed=4)
         if resume:
             checkpoint = load_checkpoint(path.with_suffix('.last.pt'))
         return train(checkpoint or self.fresh(), self.data, self.valid, path, Namespace(**{**usual, **settings}))
@@ -328,20 +327,20 @@ def test_resumed_is_uninterrupted_to_the_last_bit(trainer, whole, tmp_path, monk
     assert trainer(path, resume=True) == whole[1] and same(path, whole[0])
 
 
-@pytest.mark.parametrize('at', [1, 4, 6])
-def test_ctrl_c_saves_and_goes_on_to_the_last_bit(trainer, whole, tmp_path, monkeypatch, at):
-    """In the first step, between two validations, or in the step of one; the handler found is put back."""
-    path, handler, number = tmp_path / 'base.pt', signal.getsignal(signal.SIGINT), iter(range(1, 99))
+@pytest.mark.parametrize('kind, at', [(signal.SIGINT, 1), (signal.SIGTERM, 4), (signal.SIGINT, 6)])
+def test_ctrl_c_saves_and_goes_on_to_the_last_bit(trainer, whole, tmp_path, monkeypatch, capfd, kind, at):
+    """In the first step, between two validations, or in the step of one; it is said at once, by SIGTERM, too."""
+    path, handler, number = tmp_path / 'base.pt', signal.getsignal(kind), iter(range(1, 99))
 
     def interrupted_step(*args):
         if next(number) == at:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(kind)
         return train_step(*args)
     with monkeypatch.context() as patch:
         patch.setattr(training, 'train_step', interrupted_step)
         with pytest.raises(KeyboardInterrupt, match=f'saved after step {at}; to go on: python .* --resume'):
             trainer(path)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(kind) is handler and capfd.readouterr().err.count('saving after this step') == 1
     assert load_checkpoint(path.with_suffix('.last.pt')).info['step'] == at
     assert trainer(path, resume=True) == whole[1] and same(path, whole[0])
 
@@ -357,7 +356,7 @@ def test_ctrl_c_in_the_last_validation_is_not_forgotten(trainer, whole, tmp_path
         patch.setattr(training, 'validate', interrupted_validate)
         with pytest.raises(KeyboardInterrupt, match='saved after step 12'):
             trainer(path)
-    assert trainer(path, resume=True) == whole[1] and same(path, whole[0])
+    assert trainer(path, resume=True) is None and same(path, whole[0])
 
 
 def test_ctrl_c_while_the_last_state_is_saved_is_not_forgotten(trainer, tmp_path, monkeypatch):
@@ -382,16 +381,16 @@ def test_a_second_ctrl_c_stops_at_once(trainer, tmp_path, monkeypatch):
             trainer(tmp_path / 'base.pt')
     finally:
         signal.signal(signal.SIGINT, before)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ['base.lock']
 
 
-def test_a_run_is_not_resumed_on_other_data(trainer, tmp_path):
-    trainer(tmp_path / 'base.pt', steps=3)
-    last = load_checkpoint(tmp_path / 'base.last.pt')
-    last.training['progress']['text_fingerprint'] = 'other'
-    save_checkpoint(tmp_path / 'base.last.pt', last)
-    with pytest.raises(UserError, match='--resume: the training text is not that of'):
-        trainer(tmp_path / 'base.pt', resume=True)
+def test_two_trainings_at_once_do_not_write_the_same_file(trainer, tmp_path):
+    """The second is refused; the lock of one that is gone is not in the way."""
+    with locked(tmp_path / 'base.lock'):
+        with pytest.raises(UserError, match='another training writes .*base.pt;'):
+            trainer(tmp_path / 'base.pt')
+        trainer(tmp_path / 'dense.pt', steps=1)
+    trainer(tmp_path / 'base.pt', steps=1)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(trainer, tmp_path, monkeypatch, steps):
@@ -408,7 +407,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(trainer, t
 
 def test_a_training_in_bfloat16_ends_within_2_percent_of_float32(trainer, tmp_path):
     """In validation loss, and with other roundings all the way."""
-    losses = [trainer(tmp_path / f'{dtype}.pt', steps=12, eval_every=12, dtype=dtype)
+    losses = [trainer(tmp_path / f'{dtype}.pt', replace(trainer.fresh(), dtype=dtype), steps=12, eval_every=12)
               for dtype in ('float32', 'bfloat16')]
     assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
 

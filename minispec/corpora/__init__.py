@@ -19,3 +19,8 @@ def open_corpus(data):
     if data == 'multi30k':
         return Corpus(download_multi30k(Path('data') / 'multi30k'))
     return Corpus(data)
+
+
+def source(data):
+    """How a checkpoint names the corpus `data`, so that it is found again from another folder."""
+    return data if data in ('phrasebook', 'multi30k') else str(Path(data).resolve())

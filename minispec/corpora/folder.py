@@ -9,11 +9,11 @@ A language's name has letters, digits and underscores: pt_BR. Each pair of files
 Languages whose lines are aligned are paired with the hub, English, if it is one of them, else each with each.
 """
 import re
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path
 
 from minispec import UserError
-from minispec.data import read_lines
+from minispec.data import read_lines, words
 from minispec.tasks import HUB, from_hub, join_task, split_task
 
 SPLITS = {'train': ['train'], 'valid': ['valid', 'val'], 'test': ['test', 'test_2016_flickr']}  # the names files use
@@ -63,6 +63,27 @@ class Corpus:
                     return [src_file, tgt_file]
         raise UserError(f'{self.folder} has no {split} text for {task}; name it {split}.{task}.{src} and '
                         f'{split}.{task}.{tgt}, or {split}.{src} and {split}.{tgt}')
+
+    def texts(self, split):
+        """The files of a split by language, {language: files}, sorted."""
+        found = {language: set() for language in self.languages}
+        for task in self.tasks:
+            for language, path in zip(split_task(task), self.files(split, task)):
+                found[language].add(path)
+        return {language: sorted(files) for language, files in found.items()}
+
+    def words(self, limit=5000):
+        """The words of the training text, {language: sorted list}, of the languages that have at most `limit`."""
+        result = {}
+        for language, files in self.texts('train').items():
+            found = set()
+            for line in chain.from_iterable(map(read_lines, files)):
+                found.update(words(line))
+                if len(found) > limit:
+                    break
+            else:
+                result[language] = sorted(found)
+        return result
 
     def lines(self, tasks):
         """How many lines of training text each task has: {task: lines}. Reads each file once."""

@@ -16,6 +16,8 @@ class Profile:
     chance: torch.Tensor  # (L, N, N), the IoU expected by chance
     train_sizes: list     # N, sentence pairs
     subwords: dict        # {language: set of the subwords in its validation text}
+    selection: str = ''   # the k, the rule and the base, for titles
+    suffix: str = ''      # of the names of pictures, if the selection is not the default
 
     @property
     def layers(self):

@@ -13,7 +13,7 @@ def draw_all(folder, profile, shown):
     paths = draw_overlap_by_layer(folder, profile) + draw_sparsity(folder, profile)
     for layer in shown:
         paths += draw_overlap(folder, profile, layer)
-        paths += draw_tree(folder, layer, *language_tree(profile, layer))
+        paths += draw_tree(folder, profile, layer)
     return paths
 
 
@@ -37,30 +37,36 @@ def save(figure, folder, name):
     return paths
 
 
-def draw_matrix(folder, name, tasks, values, title, label, **colours):
+def save_figure(figure, axes, folder, name, profile):
+    """`save` a picture of a Profile: its title and its name say of which selection it is."""
+    axes.set_title(f'{axes.get_title()}\n({profile.selection})', fontsize='medium')
+    return save(figure, folder, name + profile.suffix)
+
+
+def draw_matrix(folder, name, profile, values, title, label, **colours):
     """Values (N, N) as a picture, in the order of `tables.print_matrix`."""
     figure, axes = new_figure()
-    order = display_order(tasks)
-    names = [tasks[task] for task in order]
+    order = display_order(profile.tasks)
+    names = [profile.tasks[task] for task in order]
     image = axes.imshow(values[order][:, order].tolist(), **colours)
-    axes.set_xticks(range(len(tasks)), names, rotation=90)
-    axes.set_yticks(range(len(tasks)), names)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
     axes.set_title(title)
     figure.colorbar(image, label=label)
-    return save(figure, folder, name)
+    return save_figure(figure, axes, folder, name, profile)
 
 
 def draw_overlap(folder, profile, layer):
     """Figure 1 for one layer."""
     iou, chance = profile.overlap(layer)
     title = f'Overlap of neurons in {layer} (expected by chance: {diagonal_means(chance)[1]:.2f})'
-    return draw_matrix(folder, f'overlap-{layer}', profile.tasks, iou, title, 'IoU', vmax=1, cmap='viridis')
+    return draw_matrix(folder, f'overlap-{layer}', profile, iou, title, 'IoU', vmax=1, cmap='viridis')
 
 
-def draw_ablation(folder, tasks, excess):
+def draw_ablation(folder, profile, excess):
     """The table of `print_ablation` in colours."""
     limit = excess.abs().max().item()
-    return draw_matrix(folder, 'ablation', tasks, excess, "Ablation of one direction's specific neurons (rows)",
+    return draw_matrix(folder, 'ablation', profile, excess, "Ablation of one direction's specific neurons (rows)",
                        'rise of the loss, minus that by random neurons', vmin=-limit, vmax=limit, cmap='RdBu_r')
 
 
@@ -75,7 +81,7 @@ def draw_overlap_by_layer(folder, profile):
     axes.set_xticks(ticks, profile.layers)
     axes.set(title='Overlap of source languages (encoder) and of target languages (decoder)', ylabel='IoU')
     axes.legend()
-    return save(figure, folder, 'overlap-by-layer')
+    return save_figure(figure, axes, folder, 'overlap-by-layer', profile)
 
 
 def draw_sparsity(folder, profile):
@@ -89,11 +95,12 @@ def draw_sparsity(folder, profile):
                   linestyle='-' if task in from_hub(profile.tasks) else '--')
     axes.set(title='Sparsity', ylabel='share of neurons that are off')
     figure.legend(loc='outside right center', fontsize='small')  # inside, eighteen tasks would hide the lines
-    return save(figure, folder, 'sparsity')
+    return save_figure(figure, axes, folder, 'sparsity', profile)
 
 
-def draw_tree(folder, layer, languages, merges):
+def draw_tree(folder, profile, layer):
     """The tree of `print_tree`; nothing for one language."""
+    languages, merges = language_tree(profile, layer)
     if not merges:
         return []
     figure, axes = new_figure()
@@ -106,7 +113,7 @@ def draw_tree(folder, layer, languages, merges):
     axes.set_yticks(range(len(leaves)), [languages[leaf] for leaf in leaves])
     axes.invert_yaxis()  # from top to bottom, as the text
     axes.set(title=f'Languages by the neurons that they share in {layer} (average linkage)', xlabel='1 - IoU')
-    return save(figure, folder, f'tree-{layer}')
+    return save_figure(figure, axes, folder, f'tree-{layer}', profile)
 
 
 def draw_lines(folder, name, lines, x, y):

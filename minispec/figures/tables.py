@@ -19,7 +19,8 @@ def print_all(profile, shown):
 
 def print_layers(profile):
     """Figures 5 and 2."""
-    print('\n           sparsity             IoU of two languages        expected\n'
+    print(f'\n{profile.selection}\n'
+          '           sparsity             IoU of two languages        expected\n'
           '       mean   min   max    min  25%  50%  75%  max   mean  by chance')
     for layer, off in zip(profile.layers, analysis.sparsity(profile.masks).T):  # (N,)
         line = f'{layer:5}  {off.mean():.2f}  {off.min():.2f}  {off.max():.2f}'
