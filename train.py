@@ -17,6 +17,8 @@ from minispec.training import train
 
 def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
+    parser.add_argument('--languages', nargs='+', metavar='LANGUAGE',
+                        help='train on the directions between these languages alone, as in: --languages en de fr')
     cli.add_training_flags(parser)
     shape = parser.add_argument_group('model')
     shape.add_argument('--d-model', type=cli.positive_int, default=Config.d_model, help='width of the model')
@@ -54,7 +56,7 @@ def main():
         args = cli.resumed_settings(args, parser, last, checkpoint.info)
     cli.print_settings(args)
 
-    corpus = open_corpus(args.data)
+    corpus = open_corpus(args.data, args.languages)
     if not args.resume:
         checkpoint = untrained(corpus, args)
     model, vocabulary, tasks = checkpoint.model, checkpoint.vocabulary, checkpoint.tasks

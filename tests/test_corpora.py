@@ -4,10 +4,13 @@ import hashlib
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from test_scripts import SMALL, call_here
 
 from minispec import UserError
+from minispec.checkpoint import load_checkpoint
 from minispec.corpora import Corpus, folder, multi30k, open_corpus
 from minispec.corpora.languages import LANGUAGES, families, family, same_family
 from minispec.data import read_lines
@@ -61,23 +64,123 @@ def test_a_language_with_its_region(tmp_path):
     assert corpus.tasks == ['en-pt_BR', 'en-zh_Hant', 'pt_BR-en', 'zh_Hant-en']
     assert corpus.languages == ['en', 'pt_BR', 'zh_Hant']
     assert [path.name for path in corpus.files('train', 'pt_BR-en')] == ['train.pt_BR', 'train.en']
-    for name in ('train.pt-BR', 'train.en-pt-BR.en', 'train.en-pt-BR.pt-BR', 'train.pt-BR.en', 'train.en-de.fr'):
-        touch(tmp_path, f'{name}.gz')
-        with pytest.raises(UserError, match=f'{name} names no pair of languages.*pt_BR'):
-            Corpus(tmp_path)
-        (tmp_path / f'{name}.gz').unlink()
 
+
+@pytest.mark.parametrize('name, said', [
+    ('train.pt-BR', 'rename train.pt-BR to train.pt_BR'),
+    ('train.pt-BR.gz', 'rename train.pt-BR.gz to train.pt_BR.gz'),
+    ('train.en-pt-BR.en', 'rename train.en-pt-BR.en to train.en-pt_BR.en'),
+    ('train.en-pt-BR.pt-BR', 'rename train.en-pt-BR.pt-BR to train.en-pt_BR.pt_BR'),
+    ('train.en-zh-Hans.zh-Hans', 'to train.en-zh_Hans.zh_Hans'),
+    ('train.pt-BR.en', 'a language with its region as pt_BR, not pt-BR'),
+    ('train.en-de.fr', 'name files train.en-de.en and train.en-de.de'),
+    ('train.en.pt-BR', 'name files train.en-de.en and train.en-de.de'),
+])
+def test_a_name_that_does_not_say_its_language_is_an_error(tmp_path, name, said):
+    """Also beside other text."""
+    touch(tmp_path, 'train.de', 'train.en', name)
+    with pytest.raises(UserError, match=f'{name} names no pair of languages; .*{said}'):
+        Corpus(tmp_path).tasks
+
+
+def test_codes_of_all_kinds_are_languages(tmp_path):
+    touch(tmp_path, 'train.EN-ZH.ZH', 'train.EN-ZH.EN', 'train.zho_Hant', 'train.es_419', 'train.pt_br', 'train.bak_Cyrl')
+    corpus = Corpus(tmp_path)
+    assert corpus.languages == ['EN', 'ZH', 'bak_Cyrl', 'es_419', 'pt_br', 'zho_Hant']
+    assert {'EN-ZH', 'ZH-EN', 'pt_br-es_419'} < set(corpus.tasks)
+
+
+def test_files_beside_the_text_are_no_languages(tmp_path, capsys):
+    """One line names them, once; what lies there by another name is not its business."""
+    beside = ['train.log', 'train.bak', 'train.txt.gz', 'train.tsv', 'train.json', 'train.TMP', 'train.notes',
+              'train.backup', 'train.en-de.tsv', 'train.en-de.log', 'train.en.de.zz', 'train']
+    touch(tmp_path, 'train.en', 'train.de', 'train_fr.txt', 'notes.txt', 'valid.log', *beside)
+    corpus = Corpus(tmp_path)
+    assert capsys.readouterr().err == ''  # nobody has asked yet
+    assert corpus.tasks == ['en-de', 'de-en'] and corpus.languages == ['de', 'en']
+    out, err = capsys.readouterr()
+    listed = sorted([*beside, 'train_fr.txt (rename it to train.fr)'])
+    assert out == ''
+    assert err == f'note: {tmp_path}: left out, because the name says no language: {", ".join(listed)}\n'
+
+
+def test_a_folder_with_test_text_alone_has_no_tasks_but_can_be_scored(tmp_path):
+    touch(tmp_path, 'test.en', 'test.de', 'test.fr')
+    corpus = Corpus(tmp_path)
+    assert [path.name for path in corpus.files('test', 'de-en')] == ['test.de', 'test.en']
+    assert corpus.lines(['en-de', 'de-en', 'fr-en']) == {'en-de': 1, 'de-en': 1, 'fr-en': 1}
+    with pytest.raises(UserError, match='no training text in it, only test.de, test.en, test.fr; name files'):
+        corpus.tasks
+    touch(tmp_path, 'train.en', 'train.de')
+    with pytest.raises(UserError, match='no train text for fr-en'):
+        corpus.lines(['en-de', 'fr-en'])
+
+
+# Some languages of a folder -------------------------------------------------------------------------------------------
+
+def test_the_tasks_between_some_languages(tmp_path):
+    touch(tmp_path, 'train.cs', 'train.de', 'train.en', 'train.en-fr.en', 'train.en-fr.fr')
+    assert Corpus(tmp_path, ['fr', 'en', 'de']).tasks == ['en-de', 'en-fr', 'de-en', 'fr-en']
+    assert open_corpus(tmp_path, ['en', 'fr']).tasks == ['en-fr', 'fr-en']
+    assert open_corpus(tmp_path, ['en', 'fr']).languages == ['en', 'fr']
+    assert Corpus(tmp_path, ['cs', 'de']).tasks == ['cs-de', 'de-cs']  # without the hub, each with each
+    with pytest.raises(UserError, match='--languages fr de: .* has no training text between them'):
+        Corpus(tmp_path, ['fr', 'de']).tasks
+    for wrong in (['en', 'xx'], ['en'], ['de', 'de']):
+        with pytest.raises(UserError, match=f'--languages {" ".join(wrong)}: name two or more of .*: cs de en fr$'):
+            Corpus(tmp_path, wrong).tasks
+
+
+def test_train_takes_some_languages(corpus_folder, tmp_path):
+    flags = ['--data', corpus_folder, '--run', tmp_path, '--device', 'cpu', *SMALL, '--steps', 1]
+    code, out, err = call_here('train.py', *flags, '--languages', 'de', 'fr')
+    assert code == 0 and load_checkpoint(tmp_path / 'base.pt').tasks == ['de-fr', 'fr-de']
+    code, out, err = call_here('train.py', *flags[:6], '--resume')
+    assert code == 0 and "languages=['de', 'fr']" in out
+    code, out, err = call_here('train.py', *flags, '--languages', 'de', 'it')
+    assert code == 2 and err.endswith(': de en fr\n') and err.count('\n') == 1
+
+
+# What is wrong with a folder --------------------------------------------------------------------------------------------
 
 def test_missing_folders_and_texts_are_said(tmp_path):
     with pytest.raises(UserError, match='--data .*nowhere: there is no such folder'):
         open_corpus(tmp_path / 'nowhere')
-    with pytest.raises(UserError, match='no training text in it; name files train.en-de.en'):
-        open_corpus(tmp_path)
+    with pytest.raises(UserError, match='no training text in it, nothing at all; name files train.en-de.en'):
+        open_corpus(tmp_path).tasks
     touch(tmp_path, 'train.en', 'train.de', 'valid.en')
     with pytest.raises(UserError, match='no valid text for en-de; name it valid.en-de.en and valid.en-de.de, or'):
         open_corpus(tmp_path).files('valid', 'en-de')
     with pytest.raises(UserError, match='no test_2018 text for de-en'):
         open_corpus(tmp_path).files('test_2018', 'de-en')
+
+
+@pytest.mark.parametrize('names, said', [
+    (['train_en.txt', 'train_de.txt'], 'rename train_de.txt to train.de; rename train_en.txt to train.en'),
+    (['train_en.txt.gz', 'train.de'], 'rename train_en.txt.gz to train.en.gz'),
+    (['Train.EN', 'Train.DE', 'Test.EN', 'Test.DE'], 'rename Train.DE to train.de; rename Train.EN to train.en'),
+    (['train-de.txt', 'valid-de.txt', 'dev_de.txt'], 'rename train-de.txt to train.de'),
+    (['english.txt', 'Haitian.txt', 'German'], 'rename German to train.de; rename english.txt to train.en'),
+    (['europarl.de-en.de', 'europarl.de-en.en'], 'to train.de-en.de; rename europarl.de-en.en to train.de-en.en'),
+    (['train_pt_BR.txt', 'pt-BR.txt', 'zh-Hans.txt'], 'train.pt_BR; rename train_pt_BR.txt to train.pt_BR; rename zh-'),
+    (['cs.txt', 'de.txt', 'en.txt', 'fr.txt'], 'de.txt to train.de; rename en.txt to train.en; and so on'),
+    (['train.en-de.tsv'], 'train.en-de.tsv is a table: cut its columns into one file for each language'),
+    (['corpus.csv'], 'corpus.csv is a table'),
+    (['corpus.json.gz'], 'corpus.json.gz is a table'),
+    (['Corpus.XLSX'], 'Corpus.XLSX is a table'),
+    (['train.en'], 'its only training text is train.en; add that of a second language'),
+    (['raw/train.en', 'raw/train.de', 'doc/index.html'], 'but in its folder raw; --data takes the folder in which'),
+    (['train/en.txt', 'valid/en.txt'], 'but in its folder train and valid; --data takes'),
+    (['train.log', 'a.pdf', 'b.pdf', 'notes.txt'], 'only a.pdf, b.pdf, notes.txt and so on; name files train.en-de.en'),
+])
+def test_a_folder_without_training_text_says_what_to_rename(tmp_path, capsys, names, said):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        touch((tmp_path / name).parent, Path(name).name)
+    with pytest.raises(UserError) as error:
+        Corpus(tmp_path).tasks
+    assert str(error.value).startswith(f'--data {tmp_path}: ') and said in str(error.value)
+    assert '\n' not in str(error.value) and 'valid-de' not in str(error.value) and capsys.readouterr().err == ''
 
 
 def test_lines_are_counted_and_each_file_is_read_once(tmp_path, monkeypatch):
