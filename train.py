@@ -34,11 +34,11 @@ def arguments():
     return args, parser
 
 
-def untrained(corpus, args):
-    """A vocabulary from the training text, and a model with random weights."""
-    texts = sorted({path for task in corpus.tasks for path in corpus.files('train', task)})
-    every = -(-sum(1 for path in texts for _ in read_lines(path)) // 400_000)  # so many lines teach it enough
-    lines = islice(chain.from_iterable(map(read_lines, texts)), 0, None, every)
+def untrained(corpus, sizes, args):
+    """A vocabulary from the training text, and a model with random weights. `sizes`: {task: lines}."""
+    texts = {path: sizes[task] for task in corpus.tasks for path in corpus.files('train', task)}
+    every = -(-sum(texts.values()) // 400_000)  # so many lines teach it enough
+    lines = islice(chain.from_iterable(map(read_lines, sorted(texts))), 0, None, every)
     vocabulary = Vocabulary.train(lines, args.vocab_size, corpus.languages)
     config = Config(len(vocabulary), len(corpus.tasks), args.d_model, args.d_ff, args.layers, args.heads, args.dropout)
     torch.manual_seed(args.seed)
@@ -57,8 +57,9 @@ def main():
     cli.print_settings(args)
 
     corpus = open_corpus(args.data, args.languages)
+    sizes = corpus.check(checkpoint.tasks if args.resume else corpus.tasks)
     if not args.resume:
-        checkpoint = untrained(corpus, args)
+        checkpoint = untrained(corpus, sizes, args)
     model, vocabulary, tasks = checkpoint.model, checkpoint.vocabulary, checkpoint.tasks
     train_data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len, args.run)
     valid_data = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)

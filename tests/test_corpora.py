@@ -2,7 +2,9 @@
 import gzip
 import hashlib
 import re
+import shutil
 import threading
+import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -84,7 +86,8 @@ def test_a_name_that_does_not_say_its_language_is_an_error(tmp_path, name, said)
 
 
 def test_codes_of_all_kinds_are_languages(tmp_path):
-    touch(tmp_path, 'train.EN-ZH.ZH', 'train.EN-ZH.EN', 'train.zho_Hant', 'train.es_419', 'train.pt_br', 'train.bak_Cyrl')
+    touch(tmp_path, 'train.EN-ZH.ZH', 'train.EN-ZH.EN', 'train.zho_Hant', 'train.es_419', 'train.pt_br',
+          'train.bak_Cyrl')
     corpus = Corpus(tmp_path)
     assert corpus.languages == ['EN', 'ZH', 'bak_Cyrl', 'es_419', 'pt_br', 'zho_Hant']
     assert {'EN-ZH', 'ZH-EN', 'pt_br-es_419'} < set(corpus.tasks)
@@ -141,7 +144,7 @@ def test_train_takes_some_languages(corpus_folder, tmp_path):
     assert code == 2 and err.endswith(': de en fr\n') and err.count('\n') == 1
 
 
-# What is wrong with a folder --------------------------------------------------------------------------------------------
+# What is wrong with a folder ------------------------------------------------------------------------------------------
 
 def test_missing_folders_and_texts_are_said(tmp_path):
     with pytest.raises(UserError, match='--data .*nowhere: there is no such folder'):
@@ -183,18 +186,145 @@ def test_a_folder_without_training_text_says_what_to_rename(tmp_path, capsys, na
     assert '\n' not in str(error.value) and 'valid-de' not in str(error.value) and capsys.readouterr().err == ''
 
 
-def test_lines_are_counted_and_each_file_is_read_once(tmp_path, monkeypatch):
-    for language, lines in ('en', 'a\n\nb\n'), ('de', 'x\ny\n'), ('fr', 'u\nv\nw\n'):
-        (tmp_path / f'train.{language}').write_text(lines, encoding='utf-8')
-    opened = []
+# What is looked at before training ------------------------------------------------------------------------------------
 
-    def counted(path):
-        opened.append(path.name)
+def write_texts(folder, texts):
+    """Write {name: lines in one string, a bar between two}."""
+    for name, lines in texts.items():
+        (folder / name).write_text(''.join(line + '\n' for line in lines.split('|')), encoding='utf-8', newline='\n')
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The names of all files that a corpus reads, in order."""
+    names = []
+
+    def noted(path):
+        names.append(path.name)
         return read_lines(path)
 
-    monkeypatch.setattr(folder, 'read_lines', counted)
+    monkeypatch.setattr(folder, 'read_lines', noted)
+    return names
+
+
+def test_lines_are_counted_and_each_file_is_read_once(tmp_path, opened):
+    write_texts(tmp_path, {'train.en': 'a||b', 'train.de': 'x|y', 'train.fr': 'u|v|w'})
     assert Corpus(tmp_path).lines(['en-fr', 'en-de', 'de-en']) == {'en-fr': 3, 'en-de': 3, 'de-en': 2}
     assert sorted(opened) == ['train.de', 'train.en']
+
+
+def test_check_reads_each_file_once(tmp_path, opened, capsys):
+    """However many tasks it serves: English of aligned text all of them, a pair of files two."""
+    for split, lines in (('train', 'a|b|c'), ('valid', 'd|e'), ('test', 'f')):
+        write_texts(tmp_path, {f'{split}.{name}': lines for name in ('en', 'de', 'fr', 'pl-ru.pl', 'pl-ru.ru')})
+    write_texts(tmp_path, {'train.pl-ru.pl': 'w|x|y|z', 'train.pl-ru.ru': 'w|x|y|z'})
+    corpus = Corpus(tmp_path)
+    assert corpus.check(corpus.tasks) == {task: 4 if 'pl' in task else 3 for task in corpus.tasks}
+    assert len(corpus.tasks) == 6 and sorted(opened) == sorted(path.name for path in tmp_path.iterdir())
+    opened.clear()
+    without_english = Corpus(tmp_path, ['de', 'fr', 'pl', 'ru'])
+    assert list(without_english.check(without_english.tasks)) == ['de-fr', 'fr-de', 'pl-ru', 'ru-pl']
+    assert len(opened) == len(set(opened)) == 12 and 'test.en' not in opened
+    assert capsys.readouterr() == ('', '')
+
+
+def test_check_reads_what_serves_one_way_only(tmp_path, opened):
+    """If a direction has text of its own in one split, both are looked at."""
+    write_texts(tmp_path, {f'{split}.en-de.{code}': 'a|b' for split in ('train', 'valid', 'test')
+                           for code in ('en', 'de')})
+    write_texts(tmp_path, {'valid.de-en.de': 'a|b', 'valid.de-en.en': 'a'})
+    with pytest.raises(UserError, match='valid.de-en.de has 2 lines but .*valid.de-en.en has 1'):
+        Corpus(tmp_path).check(['en-de', 'de-en'])
+
+
+@pytest.mark.parametrize('name, content, said', [
+    ('train.de', b'a\n', 'train.en has 2 lines but .*train.de has 1;'),
+    ('train.de', b'a\nb\nc\n', 'train.en has 2 lines but .*train.de has 3;'),
+    ('valid.fr', b'a\n', 'valid.en has 2 lines but .*valid.fr has 1;'),
+    ('test.fr', b'a\nb\nc\n', 'test.en has 2 lines but .*test.fr has 3;'),
+    ('test.en', b'', 'test.en has 0 lines but .*test.de has 2;'),
+    ('test.de', b'a\n\xff\n', 'test.de, line 2: not UTF-8'),
+    ('valid.de', 'a\nb\n'.encode('utf-16'), 'valid.de is UTF-16 text'),
+    ('train.fr', b'a\nb\xe9\n', 'train.fr, line 2: not UTF-8'),
+    ('valid.de', None, 'no valid text for en-de'),
+    ('train.de', None, 'no train text for en-de'),
+])
+def test_check_names_whatever_is_wrong_with_any_split(tmp_path, capsys, name, content, said):
+    write_texts(tmp_path, {f'{split}.{code}': 'a|b' for split in ('train', 'valid', 'test')
+                           for code in ('en', 'de', 'fr')})
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        Corpus(tmp_path).check(['en-de', 'de-en', 'en-fr', 'fr-en'])
+    assert capsys.readouterr() == ('', '')  # the error is the only line
+
+
+def test_check_names_empty_files(tmp_path):
+    touch(tmp_path, 'train.en', 'train.de', 'valid.en', 'valid.de')
+    for name in ('test.en', 'test.de'):
+        (tmp_path / name).write_bytes(b'')
+    with pytest.raises(UserError, match='test.en and .*test.de are empty'):
+        Corpus(tmp_path).check(['en-de', 'de-en'])
+
+
+def test_check_warns_of_tasks_without_test_text(tmp_path, capsys):
+    write_texts(tmp_path, {f'{split}.{code}': text for split, text in (('train', 'a|b'), ('valid', 'c'), ('test', 'd'))
+                           for code in ('en', 'de', 'fr')})
+    (tmp_path / 'test.fr').unlink()
+    corpus = Corpus(tmp_path)
+    assert corpus.check(corpus.tasks) == dict.fromkeys(['en-de', 'en-fr', 'de-en', 'fr-en'], 2)
+    out, err = capsys.readouterr()
+    assert out == '' and err == (f'warning: {tmp_path} has no test text for en-fr, fr-en; they cannot be '
+                                 'scored without\n')
+
+
+def test_check_counts_the_pairs_that_training_text_shares_with_other_splits(tmp_path, capsys):
+    """Of the same task, with both sides alike; as often as it is in the split, however often it is trained on."""
+    write_texts(tmp_path, {
+        'train.en': 'one|two|two|three||four|five', 'train.de': 'eins|zwei|zwei|drei||vier|fünf',
+        'train.en-fr.en': 'one|six', 'train.en-fr.fr': 'un|six',
+        'valid.en': 'one|two|eins|seven', 'valid.de': 'eins|drei|one|sieben',  # the first
+        'valid.en-fr.en': 'two|eight', 'valid.en-fr.fr': 'deux|huit',          # none: two is trained on with German
+        'test.en': 'two|two||four|nine', 'test.de': 'zwei|zwei||vier|neun',    # all but an empty one and the last
+        'test.en-fr.en': 'six|ten', 'test.en-fr.fr': 'six|dix'})               # the first
+    corpus = Corpus(tmp_path)
+    corpus.check(corpus.tasks)
+    assert capsys.readouterr() == ('pairs of valid text that are also in the training text: en-de 1 of 4\n'
+                                   'pairs of test text that are also in the training text: en-de 3 of 5, '
+                                   'en-fr 1 of 2\n', '')
+
+
+def test_check_does_not_keep_the_training_text_in_memory(tmp_path):
+    lines = [f'{n:0200}' for n in range(20_000)]  # 4 MB a file
+    for code in ('en', 'de'):
+        write_texts(tmp_path, {f'train.{code}': '|'.join(lines), f'valid.{code}': lines[7], f'test.{code}': lines[-1]})
+    corpus = Corpus(tmp_path)
+    tracemalloc.start()
+    assert corpus.check(['en-de', 'de-en']) == {'en-de': 20_000, 'de-en': 20_000}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000  # bytes
+
+
+def test_train_looks_at_all_text_first(corpus_folder, tmp_path):
+    """Also of a run that is resumed. Nothing is written, and --resume goes on once the text is as it was."""
+    data, run = shutil.copytree(corpus_folder, tmp_path / 'data'), tmp_path / 'run'
+    flags = ['train.py', '--data', data, '--run', run, '--device', 'cpu']
+    whole = (data / 'test.fr').read_bytes()
+    (data / 'test.fr').write_bytes(b'un\n')
+    code, out, err = call_here(*flags, *SMALL, '--steps', 1)
+    assert code == 2 and 'test.en has 20 lines but' in err and err.count('\n') == 1 and not run.exists()
+    (data / 'test.fr').unlink()
+    code, out, err = call_here(*flags, *SMALL, '--steps', 1)
+    assert code == 0 and err.startswith('warning: ') and 'no test text for en-fr, fr-en' in err
+    (data / 'test.fr').write_bytes(b'un\n')
+    code, out, err = call_here(*flags, '--resume')
+    assert code == 2 and 'test.en has 20 lines but' in err
+    (data / 'test.fr').write_bytes(whole)
+    code, out, err = call_here(*flags, '--resume')
+    assert (code, err) == (0, '') and 'pairs of test text that are also in the training text: en-de 5 of 20' in out
 
 
 # Multi30k from a classroom's own server ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 Many more inputs than in the slow tests:  MINISPEC_INPUTS=1000 python -m pytest -m slow tests/test_inputs.py
 """
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -153,6 +154,18 @@ def test_a_sentence_is_translated_alike_in_any_company(run):
     alone = [translated([line])[0] for line in lines]
     for batch_tokens in (50, 200, 4096):
         assert translated(lines, batch_tokens=batch_tokens) == alone
+
+
+def test_a_folder_with_test_text_alone_is_scored(run, corpus_folder, tmp_path):
+    """All directions and their means: the checkpoint knows them."""
+    for code in ('de', 'en', 'fr'):
+        shutil.copy(corpus_folder / f'test.{code}', tmp_path)
+    common = ['--data', tmp_path, '--device', 'cpu', '--run']
+    code, out, err = call_here('translate.py', *common, run, '--test', '--beam', 1)
+    rows = [line[:7].strip() for line in out.splitlines()[2:9]]
+    assert code == 0 and rows == ['en-de', 'en-fr', 'de-en', 'fr-en', 'all', 'from en', 'into en']
+    code, out, err = call_here('train.py', *common, tmp_path)
+    assert code == 2 and 'no training text in it' in err and err.count('\n') == 1
 
 
 def try_all(train, valid, odd, odd_name):

@@ -9,13 +9,14 @@ Each pair of files serves two tasks, one each way. Languages whose lines are ali
 if it is one of them, else each with each. names.py says what is a language.
 """
 import sys
+from collections import Counter
 from functools import cached_property
-from itertools import permutations
+from itertools import permutations, zip_longest
 from pathlib import Path
 
 from minispec import UserError
 from minispec.corpora.names import is_unclear, languages_in, remedy, right_name
-from minispec.data import read_lines
+from minispec.data import check_aligned, read_lines
 from minispec.tasks import HUB, from_hub, join_task, split_task
 
 SPLITS = {'train': ['train'], 'valid': ['valid', 'val'], 'test': ['test', 'test_2016_flickr']}  # the names files use
@@ -96,6 +97,39 @@ class Corpus:
         lines = {path: sum(1 for _ in read_lines(path)) for path in set(sources.values())}
         return {task: lines[path] for task, path in sources.items()}
 
+    def check(self, tasks):
+        """Look at all text that the scripts will need; returns how many lines of training text each task has.
+
+        Raises UserError if training or validation text is missing, or if text of any split is empty, not UTF-8, or has
+        another number of lines than its translation. Warns of tasks without test text, and tells which pairs of lines
+        of the other splits the training text has, too. Only the pairs of those splits are kept in memory.
+        """
+        texts = {split: {task: self.files(split, task) for task in tasks} for split in ('train', 'valid')}
+        texts['test'] = {task: files for task in tasks if (files := self._find('test', task))}
+        first = {}  # of the tasks that have the same files, such as en-de and de-en
+        for task in tasks:
+            first.setdefault(frozenset(path for of_split in texts.values() for path in of_split.get(task, ())), task)
+        texts_once = {split: {task: of_split[task] for task in first.values() if task in of_split}
+                      for split, of_split in texts.items()}
+        sizes = {}  # the number of lines of each file
+        held = {task: {} for task in first.values()}  # {task: {pair of lines: the splits that have it}}
+        for split in ('valid', 'test'):
+            for task, pair in line_pairs(texts_once[split], sizes):
+                if all(pair):  # a pair with an empty line is not trained on
+                    held[task].setdefault(pair, []).append(split)
+        shared = {'valid': Counter(), 'test': Counter()}
+        for task, pair in line_pairs(texts_once['train'], sizes):
+            for split in held[task].pop(pair, ()):
+                shared[split][task] += 1
+        for split, counts in shared.items():
+            if counts:
+                print(f'pairs of {split} text that are also in the training text: ' + ', '.join(
+                    f'{task} {n:,} of {sizes[texts[split][task][0]]:,}' for task, n in counts.items()))
+        if untested := [task for task in tasks if task not in texts['test']]:
+            print(f'warning: {self.folder} has no test text for {", ".join(untested)}; they cannot be scored without',
+                  file=sys.stderr)
+        return {task: sizes[src_path] for task, (src_path, _) in texts['train'].items()}
+
     def _find(self, split, task):
         """The files of a task in `split`; None if one or both are not there."""
         src, tgt = split_task(task)
@@ -116,6 +150,38 @@ class Corpus:
 
 def file_names(folder):
     return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def line_pairs(texts, sizes):
+    """Yield (task, (source line, target line)) for each line of {task: files}; fill `sizes`, the lines of each file.
+
+    A file that several tasks share is read once for all of them. Raises UserError if the files of a task have different
+    numbers of lines, or none.
+    """
+    for tasks in sharing_files(texts):
+        paths = list(dict.fromkeys(path for task in tasks for path in texts[task]))
+        places = [(task, *map(paths.index, texts[task])) for task in tasks]
+        for lines in zip_longest(*(counted_lines(path, sizes) for path in paths)):
+            for task, src, tgt in places:
+                yield task, (lines[src], lines[tgt])
+        for src_path, tgt_path in (texts[task] for task in tasks):
+            check_aligned(src_path, sizes[src_path], tgt_path, sizes[tgt_path])
+
+
+def counted_lines(path, sizes):
+    n = 0
+    for n, line in enumerate(read_lines(path), 1):
+        yield line
+    sizes[path] = n
+
+
+def sharing_files(texts):
+    """The tasks of {task: files} in lists, so that no two lists have a file in common."""
+    lists = []
+    for task, files in texts.items():
+        joined = [tasks for tasks in lists if any(path in texts[other] for other in tasks for path in files)]
+        lists = [tasks for tasks in lists if tasks not in joined] + [sum(joined, []) + [task]]
+    return lists
 
 
 def what_is_missing(folder):

@@ -1,4 +1,4 @@
-"""What the names of files say: which languages a text is in, and how a file whose name says it otherwise should be named.
+"""What the names of files say: in which languages a text is, and how a file with another name should be named.
 
 A language is a code of two or three letters, and at most a script or a region: de, pt_BR, zho_Hant, es_419.
 """
