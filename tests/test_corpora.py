@@ -95,8 +95,8 @@ def test_codes_of_all_kinds_are_languages(tmp_path):
 
 def test_files_beside_the_text_are_no_languages(tmp_path, capsys):
     """One line names them, once; what lies there by another name is not its business."""
-    beside = ['train.log', 'train.bak', 'train.txt.gz', 'train.tsv', 'train.json', 'train.TMP', 'train.notes',
-              'train.backup', 'train.en-de.tsv', 'train.en-de.log', 'train.en.de.zz', 'train']
+    beside = ['train.log', 'train.bak', 'train.txt.gz', 'train.tsv', 'train.json', 'train.ods', 'train.TMP',
+              'train.notes', 'train.backup', 'train.en-de.tsv', 'train.en-de.log', 'train.en.de.zz', 'train']
     touch(tmp_path, 'train.en', 'train.de', 'train_fr.txt', 'notes.txt', 'valid.log', *beside)
     corpus = Corpus(tmp_path)
     assert capsys.readouterr().err == ''  # nobody has asked yet

@@ -11,11 +11,11 @@ ALIGNED_FILE = re.compile(rf'train\.({CODE})')
 PAIR_FILE = re.compile(rf'train\.({CODE})-({CODE})\.(?:\1|\2)')
 PART = rf'(?:{CODE}|[A-Za-z]{{4}})'  # of a name such as train.pt-BR or train.zh-Hans.en
 UNCLEAR_FILE = re.compile(rf'train\.{PART}(?:-{PART})+(?:\.{PART}(?:-{PART})*)?|train\.{PART}\.{PART}(?:-{PART})+')
+TABLES = {'csv', 'json', 'jsonl', 'ods', 'parquet', 'tsv', 'xls', 'xlsx'}
 # Endings of files that lie beside text. Some are also codes of languages in ISO 639-3, which nobody means by them:
 # whoever has Bashkir calls it ba, or bak_Cyrl.
-ENDINGS = set('bak bin bpe cfg csv dat doc idx json log md new old out pdf py sh spm swp tar tmp tok tsv txt xls xlsx '
-              'xml xz zip'.split())
-TABLES = {'csv', 'json', 'jsonl', 'ods', 'parquet', 'tsv', 'xls', 'xlsx'}
+ENDINGS = TABLES.union('bak bin bpe cfg dat doc idx log md new old out pdf py sh spm swp tar tmp tok txt xml xz '
+                       'zip'.split())
 WORD = re.compile(r'(?<![A-Za-z])[A-Za-z]{2,3}_(?:[A-Z]{2}|[A-Z][a-z]{3})(?![A-Za-z])|[A-Za-z]+')  # pt_BR is one
 
 
