@@ -8,7 +8,7 @@ import torch
 
 from minispec import cli, figures
 from minispec.checkpoint import Checkpoint, check_text, describe_data, load_state
-from minispec.corpora import open_corpus, source
+from minispec.corpora import check_splits, open_corpus, source
 from minispec.data import Bitext, Vocabulary
 from minispec.model import Config, Transformer
 from minispec.runtime import pick_device, pick_dtype
@@ -17,6 +17,8 @@ from minispec.training import train
 
 def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
+    parser.add_argument('--languages', nargs='+', metavar='LANGUAGE',
+                        help='train on the directions between these languages alone, as in: --languages en de fr')
     cli.add_training_flags(parser)
     shape = parser.add_argument_group('model')
     shape.add_argument('--d-model', type=cli.positive_int, default=Config.d_model, help='width of the model')
@@ -58,7 +60,8 @@ def main():
         args.data = args.data or 'phrasebook'
     cli.print_settings(args)
 
-    corpus = open_corpus(args.data)
+    corpus = open_corpus(args.data, args.languages)
+    check_splits(corpus, corpus.tasks)
     if not args.resume:
         checkpoint = untrained(corpus, args)
     model, vocabulary, tasks = checkpoint.model, checkpoint.vocabulary, checkpoint.tasks

@@ -52,7 +52,15 @@ def decode_lines(file, name):
     languages out of step.)
     """
     for number, line in enumerate(file, 1):
-        line = line.removeprefix(b'\xef\xbb\xbf') if number == 1 else line  # the mark that some editors begin with
+        if number == 1:
+            line = line.removeprefix(b'\xef\xbb\xbf')  # the mark that some editors begin with
+            if line.startswith((b'\xff\xfe', b'\xfe\xff')):  # the marks of UTF-16, as spreadsheets export it
+                raise UserError(f'{name} is UTF-16 text; save it as UTF-8')
+            if b'\0' in line:
+                raise UserError(f'{name} has zero bytes in its first line, as UTF-16 text has; save it as UTF-8')
+            if b'\r' in line[:-1] and not line.endswith(b'\n'):  # the whole file is this line
+                raise UserError(f'{name}: its lines end in a carriage return alone, as on old Macs; save it with the '
+                                'line ends of Unix or Windows')
         try:
             yield line.removesuffix(b'\n').removesuffix(b'\r').decode('utf-8')
         except UnicodeDecodeError:

@@ -2,13 +2,18 @@
 import gzip
 import hashlib
 import re
+import shutil
 import threading
+import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from test_scripts import SMALL, call_here
 
 from minispec import UserError
-from minispec.corpora import Corpus, folder, multi30k, open_corpus
+from minispec.checkpoint import load_checkpoint
+from minispec.corpora import Corpus, check_splits, multi30k, open_corpus
 from minispec.corpora.languages import LANGUAGES, families, family, same_family
 from minispec.data import read_lines
 
@@ -61,18 +66,87 @@ def test_a_language_with_its_region(tmp_path):
     assert corpus.tasks == ['en-pt_BR', 'en-zh_Hant', 'pt_BR-en', 'zh_Hant-en']
     assert corpus.languages == ['en', 'pt_BR', 'zh_Hant']
     assert [path.name for path in corpus.files('train', 'pt_BR-en')] == ['train.pt_BR', 'train.en']
-    for name in ('train.pt-BR', 'train.en-pt-BR.en', 'train.en-pt-BR.pt-BR', 'train.pt-BR.en', 'train.en-de.fr'):
-        touch(tmp_path, f'{name}.gz')
-        with pytest.raises(UserError, match=f'{name} names no pair of languages.*pt_BR'):
-            Corpus(tmp_path)
-        (tmp_path / f'{name}.gz').unlink()
 
+
+@pytest.mark.parametrize('name, said', [
+    ('train.pt-BR', 'rename train.pt-BR to train.pt_BR'),
+    ('train.pt-BR.gz', 'rename train.pt-BR.gz to train.pt_BR.gz'),
+    ('train.en-pt-BR.en', 'rename train.en-pt-BR.en to train.en-pt_BR.en'),
+    ('train.en-pt-BR.pt-BR', 'rename train.en-pt-BR.pt-BR to train.en-pt_BR.pt_BR'),
+    ('train.en-zh-Hans.zh-Hans', 'to train.en-zh_Hans.zh_Hans'),
+    ('train.pt-BR.en', 'a language with its region as pt_BR, not pt-BR'),
+    ('train.en-de.fr', 'name files train.en-de.en and train.en-de.de'),
+    ('train.en.pt-BR', 'name files train.en-de.en and train.en-de.de'),
+])
+def test_a_name_that_does_not_say_its_language_is_an_error(tmp_path, name, said):
+    """Also beside other text."""
+    touch(tmp_path, 'train.de', 'train.en', name)
+    with pytest.raises(UserError, match=f'{name} names no pair of languages; .*{said}'):
+        Corpus(tmp_path).tasks
+
+
+def test_codes_of_all_kinds_are_languages(tmp_path):
+    touch(tmp_path, 'train.EN-ZH.ZH', 'train.EN-ZH.EN', 'train.zho_Hant', 'train.es_419', 'train.pt_br',
+          'train.bak_Cyrl')
+    corpus = Corpus(tmp_path)
+    assert corpus.languages == ['EN', 'ZH', 'bak_Cyrl', 'es_419', 'pt_br', 'zho_Hant']
+    assert {'EN-ZH', 'ZH-EN', 'pt_br-es_419'} < set(corpus.tasks)
+
+
+def test_files_beside_the_text_are_no_languages(tmp_path, capsys):
+    """One line names them, once; what lies there by another name is not its business."""
+    beside = ['train.log', 'train.bak', 'train.txt.gz', 'train.tsv', 'train.json', 'train.ods', 'train.TMP',
+              'train.notes', 'train.backup', 'train.en-de.tsv', 'train.en-de.log', 'train.en.de.zz', 'train']
+    touch(tmp_path, 'train.en', 'train.de', 'train_fr.txt', 'notes.txt', 'valid.log', *beside)
+    corpus = Corpus(tmp_path)
+    assert capsys.readouterr().err == ''  # nobody has asked yet
+    assert corpus.tasks == ['en-de', 'de-en'] and corpus.languages == ['de', 'en']
+    out, err = capsys.readouterr()
+    listed = sorted([*beside, 'train_fr.txt (rename it to train.fr)'])
+    assert out == ''
+    assert err == f'note: {tmp_path}: left out, because the name says no language: {", ".join(listed)}\n'
+
+
+def test_a_folder_with_test_text_alone_has_no_tasks_but_can_be_scored(tmp_path):
+    touch(tmp_path, 'test.en', 'test.de', 'test.fr')
+    corpus = Corpus(tmp_path)
+    assert [path.name for path in corpus.files('test', 'de-en')] == ['test.de', 'test.en']
+    with pytest.raises(UserError, match='no training text in it, only test.de, test.en, test.fr; name files'):
+        corpus.tasks
+
+
+# Some languages of a folder -------------------------------------------------------------------------------------------
+
+def test_the_tasks_between_some_languages(tmp_path):
+    touch(tmp_path, 'train.cs', 'train.de', 'train.en', 'train.en-fr.en', 'train.en-fr.fr')
+    assert Corpus(tmp_path, ['fr', 'en', 'de']).tasks == ['en-de', 'en-fr', 'de-en', 'fr-en']
+    assert open_corpus(tmp_path, ['en', 'fr']).tasks == ['en-fr', 'fr-en']
+    assert open_corpus(tmp_path, ['en', 'fr']).languages == ['en', 'fr']
+    assert Corpus(tmp_path, ['cs', 'de']).tasks == ['cs-de', 'de-cs']  # without the hub, each with each
+    with pytest.raises(UserError, match='--languages fr de: .* has no training text between them'):
+        Corpus(tmp_path, ['fr', 'de']).tasks
+    for wrong in (['en', 'xx'], ['en'], ['de', 'de']):
+        with pytest.raises(UserError, match=f'--languages {" ".join(wrong)}: name two or more of .*: cs de en fr$'):
+            Corpus(tmp_path, wrong).tasks
+
+
+def test_train_takes_some_languages(corpus_folder, tmp_path):
+    flags = ['--data', corpus_folder, '--run', tmp_path, '--device', 'cpu', *SMALL, '--steps', 1]
+    code, out, err = call_here('train.py', *flags, '--languages', 'de', 'fr')
+    assert code == 0 and load_checkpoint(tmp_path / 'base.pt').tasks == ['de-fr', 'fr-de']
+    code, out, err = call_here('train.py', *flags[:6], '--resume')
+    assert code == 0 and "languages=['de', 'fr']" in out
+    code, out, err = call_here('train.py', *flags, '--languages', 'de', 'it')
+    assert code == 2 and err.endswith(': de en fr\n') and err.count('\n') == 1
+
+
+# What is wrong with a folder ------------------------------------------------------------------------------------------
 
 def test_missing_folders_and_texts_are_said(tmp_path):
     with pytest.raises(UserError, match='--data .*nowhere: there is no such folder'):
         open_corpus(tmp_path / 'nowhere')
-    with pytest.raises(UserError, match='no training text in it; name files train.en-de.en'):
-        open_corpus(tmp_path)
+    with pytest.raises(UserError, match='no training text in it, nothing at all; name files train.en-de.en'):
+        open_corpus(tmp_path).tasks
     touch(tmp_path, 'train.en', 'train.de', 'valid.en')
     with pytest.raises(UserError, match='no valid text for en-de; name it valid.en-de.en and valid.en-de.de, or'):
         open_corpus(tmp_path).files('valid', 'en-de')
@@ -80,18 +154,138 @@ def test_missing_folders_and_texts_are_said(tmp_path):
         open_corpus(tmp_path).files('test_2018', 'de-en')
 
 
-def test_lines_are_counted_and_each_file_is_read_once(tmp_path, monkeypatch):
-    for language, lines in ('en', 'a\n\nb\n'), ('de', 'x\ny\n'), ('fr', 'u\nv\nw\n'):
-        (tmp_path / f'train.{language}').write_text(lines, encoding='utf-8')
-    opened = []
+@pytest.mark.parametrize('names, said', [
+    (['train_en.txt', 'train_de.txt'], 'rename train_de.txt to train.de; rename train_en.txt to train.en'),
+    (['train_en.txt.gz', 'train.de'], 'rename train_en.txt.gz to train.en.gz'),
+    (['Train.EN', 'Train.DE', 'Test.EN', 'Test.DE'], 'rename Train.DE to train.de; rename Train.EN to train.en'),
+    (['train-de.txt', 'valid-de.txt', 'dev_de.txt'], 'rename train-de.txt to train.de'),
+    (['english.txt', 'Haitian.txt', 'German'], 'rename German to train.de; rename english.txt to train.en'),
+    (['europarl.de-en.de', 'europarl.de-en.en'], 'to train.de-en.de; rename europarl.de-en.en to train.de-en.en'),
+    (['train_pt_BR.txt', 'pt-BR.txt', 'zh-Hans.txt'], 'train.pt_BR; rename train_pt_BR.txt to train.pt_BR; rename zh-'),
+    (['cs.txt', 'de.txt', 'en.txt', 'fr.txt'], 'de.txt to train.de; rename en.txt to train.en; and so on'),
+    (['train.en-de.tsv'], 'train.en-de.tsv is a table: cut its columns into one file for each language'),
+    (['corpus.csv'], 'corpus.csv is a table'),
+    (['corpus.json.gz'], 'corpus.json.gz is a table'),
+    (['Corpus.XLSX'], 'Corpus.XLSX is a table'),
+    (['train.en'], 'its only training text is train.en; add that of a second language'),
+    (['raw/train.en', 'raw/train.de', 'doc/index.html'], 'but in its folder raw; --data takes the folder in which'),
+    (['train/en.txt', 'valid/en.txt'], 'but in its folder train and valid; --data takes'),
+    (['train.log', 'a.pdf', 'b.pdf', 'notes.txt'], 'only a.pdf, b.pdf, notes.txt and so on; name files train.en-de.en'),
+])
+def test_a_folder_without_training_text_says_what_to_rename(tmp_path, capsys, names, said):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        touch((tmp_path / name).parent, Path(name).name)
+    with pytest.raises(UserError) as error:
+        Corpus(tmp_path).tasks
+    assert str(error.value).startswith(f'--data {tmp_path}: ') and said in str(error.value)
+    assert '\n' not in str(error.value) and 'valid-de' not in str(error.value) and capsys.readouterr().err == ''
 
-    def counted(path):
-        opened.append(path.name)
-        return read_lines(path)
 
-    monkeypatch.setattr(folder, 'read_lines', counted)
-    assert Corpus(tmp_path).lines(['en-fr', 'en-de', 'de-en']) == {'en-fr': 3, 'en-de': 3, 'de-en': 2}
-    assert sorted(opened) == ['train.de', 'train.en']
+# What is looked at before training ------------------------------------------------------------------------------------
+
+def write_texts(folder, texts):
+    """Write {name: lines in one string, a bar between two}."""
+    for name, lines in texts.items():
+        (folder / name).write_text(''.join(line + '\n' for line in lines.split('|')), encoding='utf-8', newline='\n')
+
+
+def test_check_reads_what_serves_one_way_only(tmp_path):
+    """If a direction has text of its own in one split, both are looked at."""
+    write_texts(tmp_path, {f'{split}.en-de.{code}': 'a|b' for split in ('train', 'valid', 'test')
+                           for code in ('en', 'de')})
+    write_texts(tmp_path, {'valid.de-en.de': 'a|b', 'valid.de-en.en': 'a'})
+    with pytest.raises(UserError, match='valid.de-en.de has 2 lines but .*valid.de-en.en has 1'):
+        check_splits(Corpus(tmp_path), ['en-de', 'de-en'])
+
+
+@pytest.mark.parametrize('name, content, said', [
+    ('train.de', b'a\n', 'train.en has 2 lines but .*train.de has 1;'),
+    ('train.de', b'a\nb\nc\n', 'train.en has 2 lines but .*train.de has 3;'),
+    ('valid.fr', b'a\n', 'valid.en has 2 lines but .*valid.fr has 1;'),
+    ('test.fr', b'a\nb\nc\n', 'test.en has 2 lines but .*test.fr has 3;'),
+    ('test.en', b'', 'test.en has 0 lines but .*test.de has 2;'),
+    ('test.de', b'a\n\xff\n', 'test.de, line 2: not UTF-8'),
+    ('valid.de', 'a\nb\n'.encode('utf-16'), 'valid.de is UTF-16 text'),
+    ('train.fr', b'a\nb\xe9\n', 'train.fr, line 2: not UTF-8'),
+    ('valid.de', None, 'no valid text for en-de'),
+    ('train.de', None, 'no train text for en-de'),
+])
+def test_check_names_whatever_is_wrong_with_any_split(tmp_path, capsys, name, content, said):
+    write_texts(tmp_path, {f'{split}.{code}': 'a|b' for split in ('train', 'valid', 'test')
+                           for code in ('en', 'de', 'fr')})
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        check_splits(Corpus(tmp_path), ['en-de', 'de-en', 'en-fr', 'fr-en'])
+    assert capsys.readouterr() == ('', '')  # the error is the only line
+
+
+def test_check_names_empty_files(tmp_path):
+    touch(tmp_path, 'train.en', 'train.de', 'valid.en', 'valid.de')
+    for name in ('test.en', 'test.de'):
+        (tmp_path / name).write_bytes(b'')
+    with pytest.raises(UserError, match='test.en and .*test.de are empty'):
+        check_splits(Corpus(tmp_path), ['en-de', 'de-en'])
+
+
+def test_check_warns_of_tasks_without_test_text(tmp_path, capsys):
+    write_texts(tmp_path, {f'{split}.{code}': text for split, text in (('train', 'a|b'), ('valid', 'c'), ('test', 'd'))
+                           for code in ('en', 'de', 'fr')})
+    (tmp_path / 'test.fr').unlink()
+    corpus = Corpus(tmp_path)
+    check_splits(corpus, corpus.tasks)
+    out, err = capsys.readouterr()
+    assert out == '' and err == (f'warning: {tmp_path} has no test text for en-fr, fr-en; they cannot be '
+                                 'scored without\n')
+
+
+def test_check_counts_the_pairs_that_training_text_shares_with_other_splits(tmp_path, capsys):
+    """Of the same task, with both sides alike; as often as it is in the split, however often it is trained on."""
+    write_texts(tmp_path, {
+        'train.en': 'one|two|two|three||four|five', 'train.de': 'eins|zwei|zwei|drei||vier|fünf',
+        'train.en-fr.en': 'one|six', 'train.en-fr.fr': 'un|six',
+        'valid.en': 'one|two|eins|seven', 'valid.de': 'eins|drei|one|sieben',  # the first
+        'valid.en-fr.en': 'two|eight', 'valid.en-fr.fr': 'deux|huit',          # none: two is trained on with German
+        'test.en': 'two|two||four|nine', 'test.de': 'zwei|zwei||vier|neun',    # all but an empty one and the last
+        'test.en-fr.en': 'six|ten', 'test.en-fr.fr': 'six|dix'})               # the first
+    corpus = Corpus(tmp_path)
+    check_splits(corpus, corpus.tasks)
+    assert capsys.readouterr() == ('note: pairs of valid text that are training text, too: en-de 1\n'
+                                   'note: pairs of test text that are training text, too: en-de 3, en-fr 1\n', '')
+
+
+def test_check_does_not_keep_the_training_text_in_memory(tmp_path):
+    lines = [f'{n:0200}' for n in range(20_000)]  # 4 MB a file
+    for code in ('en', 'de'):
+        write_texts(tmp_path, {f'train.{code}': '|'.join(lines), f'valid.{code}': lines[7], f'test.{code}': lines[-1]})
+    corpus = Corpus(tmp_path)
+    tracemalloc.start()
+    check_splits(corpus, ['en-de', 'de-en'])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000  # bytes
+
+
+def test_train_looks_at_all_text_first(corpus_folder, tmp_path):
+    """Also of a run that is resumed. Nothing is written, and --resume goes on once the text is as it was."""
+    data, run = shutil.copytree(corpus_folder, tmp_path / 'data'), tmp_path / 'run'
+    flags = ['train.py', '--data', data, '--run', run, '--device', 'cpu']
+    whole = (data / 'test.fr').read_bytes()
+    (data / 'test.fr').write_bytes(b'un\n')
+    code, out, err = call_here(*flags, *SMALL, '--steps', 1)
+    assert code == 2 and 'test.en has 20 lines but' in err and err.count('\n') == 1 and not run.exists()
+    (data / 'test.fr').unlink()
+    code, out, err = call_here(*flags, *SMALL, '--steps', 1)
+    assert code == 0 and err.startswith('warning: ') and 'no test text for en-fr, fr-en' in err
+    (data / 'test.fr').write_bytes(b'un\n')
+    code, out, err = call_here(*flags, '--resume')
+    assert code == 2 and 'test.en has 20 lines but' in err
+    (data / 'test.fr').write_bytes(whole)
+    code, out, err = call_here(*flags, '--resume')
+    assert (code, err) == (0, '') and 'note: pairs of test text that are training text, too: en-de 5' in out
 
 
 # Multi30k from a classroom's own server ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Many more inputs than in the slow tests:  MINISPEC_INPUTS=1000 python -m pytest 
 """
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -58,14 +59,27 @@ def run(corpus_folder, vocabulary, tmp_path_factory):
     return folder
 
 
+def cause_of_refusal(raw):
+    """What is said of text that is no lines of UTF-8; None if nothing is wrong with it."""
+    lines = raw.split(b'\n')
+    first = lines[0].removeprefix(b'\xef\xbb\xbf')
+    if first.startswith((b'\xff\xfe', b'\xfe\xff')):
+        return ' is UTF-16 text; save it as UTF-8'
+    if b'\0' in first:
+        return ' has zero bytes in its first line, as UTF-16 text has; save it as UTF-8'
+    if len(lines) == 1 and b'\r' in first[:-1]:
+        return (': its lines end in a carriage return alone, as on old Macs; save it with the line ends of Unix or '
+                'Windows')
+    wrong = [number for number, line in enumerate(lines, 1) if not is_utf8(line)]
+    return f', line {wrong[0]}: not UTF-8 text; convert the file to UTF-8 first' if wrong else None
+
+
 def check_lines(run, lines, final_newline):
-    """Translate these lines: as many come out, or one line says which of them is not UTF-8."""
+    """Translate these lines: as many come out, or one line says why not."""
     raw = b'\n'.join(lines) + b'\n' * final_newline
     code, out, err = call_here('translate.py', *EN_DE, '--run', run, stdin=raw)
-    wrong = [number for number, line in enumerate(raw.split(b'\n'), 1) if not is_utf8(line)]
-    if wrong:
-        assert (code, out) == (2, '')
-        assert err == f'error: standard input, line {wrong[0]}: not UTF-8 text; convert the file to UTF-8 first\n'
+    if cause := cause_of_refusal(raw):
+        assert (code, out, err) == (2, '', f'error: standard input{cause}\n')
     else:
         assert code == 0 and out.count('\n') == raw.count(b'\n') + (raw[-1:] not in (b'', b'\n'))
         assert all(line.startswith('warning: en-de, line ') for line in err.splitlines())
@@ -75,8 +89,26 @@ def test_as_many_lines_come_out_as_go_in(run):
     check_lines(run, [b'dog ' * 25_000, b'd' * 100_000, '中'.encode() * 33_000], False)
     check_lines(run, [b'\xef\xbb\xbf'], False)
     check_lines(run, [b''] * 1000 + [b'\xed\xa0\x80'], True)
-    check_lines(run, ['the \u2028 \x85 dog \0 \r <de> </s>'.encode(), b'', b'\r', b'\t', b' '], True)
+    check_lines(run, [b'dog', 'the \u2028 \x85 dog \0 \r <de> </s>'.encode(), b'', b'\r', b'\t', b' '], True)
+    check_lines(run, [b'the \r dog', b'a \r dog'], False)
     check_lines(run, [], False)
+
+
+@pytest.mark.parametrize('raw, cause', [
+    ('the dog\r\n'.encode('utf-16'), 'UTF-16'),
+    (b'\xfe\xff' + 'the dog\n'.encode('utf-16-be'), 'UTF-16'),
+    ('the dog\nthe cat\n'.encode('utf-16-le'), 'zero bytes'),
+    ('\nthe dog\n'.encode('utf-16-be'), 'zero bytes'),
+    (b'the dog\rthe cat\r', 'carriage return'),
+    (b'\xef\xbb\xbfthe dog\rthe cat', 'carriage return'),
+])
+def test_text_of_spreadsheets_and_old_macs_is_named_with_the_remedy(run, tmp_path, raw, cause):
+    """From standard input and from a file."""
+    assert cause in cause_of_refusal(raw)
+    check_lines(run, [raw], False)
+    (tmp_path / 'text').write_bytes(raw)
+    code, out, err = call_here('translate.py', *EN_DE, '--run', run, '--input', tmp_path / 'text')
+    assert (code, out) == (2, '') and err == f'error: {tmp_path / "text"}{cause_of_refusal(raw)}\n'
 
 
 @pytest.mark.slow
@@ -117,6 +149,18 @@ def test_a_sentence_is_translated_alike_in_any_company(run):
     alone = [translated([line])[0] for line in lines]
     for batch_tokens in (50, 200, 4096):
         assert translated(lines, batch_tokens=batch_tokens) == alone
+
+
+def test_a_folder_with_test_text_alone_is_scored(run, corpus_folder, tmp_path):
+    """All directions and their means: the checkpoint knows them."""
+    for code in ('de', 'en', 'fr'):
+        shutil.copy(corpus_folder / f'test.{code}', tmp_path)
+    common = ['--data', tmp_path, '--device', 'cpu', '--run']
+    code, out, err = call_here('translate.py', *common, run, '--test', '--beam', 1)
+    rows = [line[:7].strip() for line in out.splitlines()[2:9]]
+    assert code == 0 and rows == ['en-de', 'en-fr', 'de-en', 'fr-en', 'all', 'from en', 'into en']
+    code, out, err = call_here('train.py', *common, tmp_path)
+    assert code == 2 and 'no training text in it' in err and err.count('\n') == 1
 
 
 def try_all(train, valid, odd, odd_name):

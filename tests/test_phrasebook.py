@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, product
+from pathlib import Path
 
 import pytest
 
@@ -494,8 +495,126 @@ def test_two_first_runs_at_once_write_one_phrasebook(lexicon, tmp_path):
     data = tmp_path / 'data'
     with ThreadPoolExecutor(3) as pool:
         assert len(set(pool.map(write_phrasebook, [data / 'phrasebook'] * 3))) == 1
-    assert [path.name for path in data.iterdir()] == ['phrasebook'] and len(list((data / 'phrasebook').iterdir())) == 6
+    assert [path.name for path in data.iterdir()] == ['phrasebook'] and len(list((data / 'phrasebook').iterdir())) == 7
     assert len((data / 'phrasebook' / 'train.en-de.de').read_text(encoding='utf-8').splitlines()) == 300
     (tmp_path / 'file').write_text('', encoding='utf-8')
     with pytest.raises(UserError, match='cannot make the folder .*is there a file of that name'):
         write_phrasebook(tmp_path / 'file')
+
+
+@pytest.fixture
+def outdated(lexicon, tmp_path):
+    """A phrasebook whose table of German was edited since: 300 pairs are written, 200 are asked for."""
+    lexicon('de.txt', lexicon.texts['de.txt'].replace('8000', '300'))
+    folder = write_phrasebook(tmp_path / 'data' / 'phrasebook')
+    lexicon('de.txt', lexicon.texts['de.txt'].replace('8000', '200').replace('Bäcker', 'Konditor'))
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def german(folder):
+    return list(read_lines(folder / 'train.en-de.de'))
+
+
+def test_the_phrasebook_is_written_anew_after_an_edit_of_a_table(outdated, tmp_path, capsys, monkeypatch):
+    """Once, with a line that says so, and exactly as if there had been none."""
+    capsys.readouterr()
+    assert len(german(outdated)) == 300 and 'Bäcker' in ' '.join(german(outdated))
+    write_phrasebook(outdated)
+    out, err = capsys.readouterr()
+    assert out == '' and err.count('\n') == 1 and f'note: {outdated} is not what the tables in {tmp_path} give' in err
+    assert len(german(outdated)) == 200 and 'Konditor' in ' '.join(german(outdated))
+    assert [path.name for path in outdated.parent.iterdir()] == ['phrasebook']
+    assert contents(outdated) == contents(write_phrasebook(tmp_path / 'another'))
+    monkeypatch.setattr(phrasebook, 'sentences', None)  # nothing is drawn again
+    assert write_phrasebook(outdated) == outdated and capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize('change', ['a table that is new', 'code', 'no fingerprint'])
+def test_whatever_the_phrasebook_is_made_from_counts(lexicon, tmp_path, capsys, monkeypatch, change):
+    folder = tmp_path / 'data' / 'phrasebook'
+    lexicon('de.txt', lexicon.texts['de.txt'].replace('8000', '300'))
+    expected = contents(write_phrasebook(folder))
+    if change == 'a table that is new':
+        (tmp_path / 'nds.txt').write_text(lexicon.texts['de.txt'].replace('8000', '100'), encoding='utf-8')
+        grammar.codes.cache_clear()
+    elif change == 'code':
+        (tmp_path / 'grammar.py').write_text('# other code', encoding='utf-8')
+        monkeypatch.setattr(grammar, '__file__', str(tmp_path / 'grammar.py'))
+    else:  # as an older minispec left it
+        (folder / 'fingerprint').unlink()
+    write_phrasebook(folder)
+    assert 'is written anew' in capsys.readouterr().err
+    assert (folder / 'train.en-nds.nds').is_file() == (change == 'a table that is new')
+    assert (contents(folder) == expected) == (change == 'no fingerprint')
+
+
+@pytest.mark.parametrize('step', ['drawing', 'writing', 'moving'])
+def test_what_breaks_off_leaves_the_old_phrasebook(outdated, monkeypatch, step):
+    """And the next run makes the new one."""
+    def broken(*args):
+        raise KeyboardInterrupt
+    before, rename = contents(outdated), Path.rename
+
+    def moved(path, target):  # the old text out of the way, but not the new one into its place
+        return broken() if target == outdated and not (path / 'moved').exists() else rename(path, target)
+
+    with monkeypatch.context() as patched:
+        if step == 'moving':
+            (outdated / 'moved').write_bytes(b'')
+            patched.setattr(Path, 'rename', moved)
+        else:
+            patched.setattr(phrasebook, *(('sentences' if step == 'drawing' else 'write'), broken))
+        with pytest.raises(KeyboardInterrupt):
+            write_phrasebook(outdated)
+    assert [path.name for path in outdated.parent.iterdir()] == ['phrasebook']
+    assert {name: text for name, text in contents(outdated).items() if name != 'moved'} == before
+    assert len(german(write_phrasebook(outdated))) == 200
+
+
+def test_an_outdated_phrasebook_that_cannot_be_moved_is_said(outdated, monkeypatch):
+    """As on Windows, where a file in it is open; the old text is not taken for the new."""
+    def refused(path, target):
+        raise PermissionError(13, 'Permission denied')
+    monkeypatch.setattr(Path, 'rename', refused)
+    with pytest.raises(UserError, match='cannot make the folder .*Permission denied.*is a file in it open'):
+        write_phrasebook(outdated)
+    assert len(german(outdated)) == 300
+
+
+def test_two_runs_at_once_write_an_outdated_phrasebook_anew(outdated):
+    with ThreadPoolExecutor(3) as pool:
+        assert set(pool.map(write_phrasebook, [outdated] * 3)) == {outdated}
+    assert [path.name for path in outdated.parent.iterdir()] == ['phrasebook']
+    assert len(german(outdated)) == 200 and len(list(outdated.iterdir())) == 7
+
+
+@pytest.mark.parametrize('others_move', ['rename', 'is_dir'])
+def test_a_run_that_is_beaten_to_the_swap_keeps_what_it_finds(outdated, tmp_path, monkeypatch, others_move):
+    """Another run puts its folder there just before this one does, once it has looked or once it has moved the old."""
+    new, rename, is_dir = write_phrasebook(tmp_path / 'another'), Path.rename, Path.is_dir
+    waiting = [new]
+
+    def other_run():
+        if waiting:
+            if is_dir(outdated):
+                rename(outdated, tmp_path / 'gone')
+            rename(waiting.pop(), outdated)
+
+    def raced_rename(path, target):
+        if target == outdated:
+            other_run()
+        return rename(path, target)
+
+    def raced_is_dir(path):
+        found = is_dir(path)
+        if path == outdated and len(list(outdated.parent.glob('*.part'))) == 1:
+            other_run()
+        return found
+
+    monkeypatch.setattr(Path, others_move, raced_rename if others_move == 'rename' else raced_is_dir)
+    assert len(german(write_phrasebook(outdated))) == 200
+    assert [path.name for path in outdated.parent.iterdir()] == ['phrasebook'] and not waiting

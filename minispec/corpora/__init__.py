@@ -1,6 +1,8 @@
 """Where text comes from: the built-in phrasebook, Multi30k, or a folder of yours.
 
 folder.py      what a corpus is: a folder of parallel text in either of two layouts
+splits.py      looks at all text before a training
+names.py       what the names of files say of their languages
 multi30k.py    downloads the image captions of Multi30k
 phrasebook.py  draws meanings and writes them down as parallel text; grammar.py says one in a language, from lexicon/
 languages.py   which languages are relatives
@@ -10,15 +12,21 @@ from pathlib import Path
 from minispec.corpora.folder import Corpus
 from minispec.corpora.multi30k import download_multi30k
 from minispec.corpora.phrasebook import write_phrasebook
+from minispec.corpora.splits import check_splits
+
+__all__ = ['Corpus', 'check_splits', 'open_corpus', 'source']
 
 
-def open_corpus(data):
-    """The corpus that `--data` names: 'phrasebook' or 'multi30k', made in data/ on first use, or a folder."""
+def open_corpus(data, languages=None):
+    """The corpus that `--data` names: 'phrasebook' or 'multi30k', made in data/ on first use, or a folder.
+
+    With `languages`, it has the tasks between them alone.
+    """
     if data == 'phrasebook':
-        return Corpus(write_phrasebook(Path('data') / 'phrasebook'))
-    if data == 'multi30k':
-        return Corpus(download_multi30k(Path('data') / 'multi30k'))
-    return Corpus(data)
+        data = write_phrasebook(Path('data') / 'phrasebook')
+    elif data == 'multi30k':
+        data = download_multi30k(Path('data') / 'multi30k')
+    return Corpus(data, languages)
 
 
 def source(data):

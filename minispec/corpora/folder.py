@@ -5,48 +5,72 @@ A folder has either layout, or both:
     train.en-de.en  train.en-de.de  valid.en-de.en  ...     one pair of files for each two languages
     train.en  train.de  train.fr  valid.en  ...             line n of every file means the same
 
-A language's name has letters, digits and underscores: pt_BR. Each pair of files serves two tasks, one each way.
-Languages whose lines are aligned are paired with the hub, English, if it is one of them, else each with each.
+Each pair of files serves two tasks, one each way. Languages whose lines are aligned are paired with the hub, English,
+if it is one of them, else each with each. names.py says what is a language.
 """
-import re
+import sys
+from functools import cached_property
 from itertools import chain, permutations
 from pathlib import Path
 
 from minispec import UserError
+from minispec.corpora.names import is_unclear, languages_in, remedy, right_name
 from minispec.data import read_lines, words
 from minispec.tasks import HUB, from_hub, join_task, split_task
 
 SPLITS = {'train': ['train'], 'valid': ['valid', 'val'], 'test': ['test', 'test_2016_flickr']}  # the names files use
-PAIR_FILE = re.compile(r'train\.(\w+)-(\w+)\.(?:\1|\2)')
-ALIGNED_FILE = re.compile(r'train\.(\w+)')
-UNCLEAR_FILE = re.compile(r'train\.\w*-[\w-]*(\.[\w-]+)?')  # such as train.pt-BR
 
 
 class Corpus:
-    """A folder of parallel text. `tasks` lists what it can train, from the hub first: ['en-cs', ..., 'cs-en']."""
+    """A folder of parallel text. `tasks` lists what it can train, from the hub first: ['en-cs', ..., 'cs-en'].
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
+    With `languages`, these are the tasks between them alone.
+    """
+
+    def __init__(self, folder, languages=None):
+        self.folder, self.chosen = Path(folder), languages
         if not self.folder.is_dir():
             raise UserError(f'--data {folder}: there is no such folder')
-        tasks, aligned = set(), set()
-        for name in sorted(path.name.removesuffix('.gz') for path in self.folder.iterdir() if path.is_file()):
-            if match := PAIR_FILE.fullmatch(name):
-                one, other = match.groups()
-                tasks |= {join_task(one, other), join_task(other, one)}
-            elif match := ALIGNED_FILE.fullmatch(name):
-                aligned.add(match[1])
-            elif UNCLEAR_FILE.fullmatch(name):  # else it would be left out without a word
-                raise UserError(f'--data {folder}: {name} names no pair of languages; name files train.en-de.en and '
-                                'train.en-de.de, and write a language with its region as pt_BR, not pt-BR')
-        for src, tgt in permutations(aligned, 2):
-            if HUB in (src, tgt) or HUB not in aligned:
-                tasks.add(join_task(src, tgt))
+
+    @cached_property
+    def tasks(self):
+        """Worked out when asked for: a folder that has test text alone can be translated."""
+        pairs, aligned, left_out = [], [], []
+        for name in file_names(self.folder):
+            codes = languages_in(name)
+            if len(codes) == 2:
+                pairs.append(codes)
+            elif codes:
+                aligned += codes
+            elif is_unclear(name):  # it was meant to be training text
+                raise UserError(f'--data {self.folder}: {name} names no pair of languages; '
+                                + (remedy(name) or 'name files train.en-de.en and train.en-de.de, and write a language '
+                                                   'with its region as pt_BR, not pt-BR'))
+            elif name.lower().startswith('train'):
+                left_out.append(name + (f' (rename it to {right})' if (right := right_name(name)) else ''))
+        chosen = self._choose({*aligned, *(code for pair in pairs for code in pair)})
+        aligned = chosen.intersection(aligned)
+        tasks = {join_task(*way) for pair in pairs if chosen.issuperset(pair) for way in permutations(pair)}
+        tasks |= {join_task(src, tgt) for src, tgt in permutations(aligned, 2)
+                  if HUB in (src, tgt) or HUB not in aligned}
+        if not tasks and self.chosen:
+            raise UserError(f'--languages {" ".join(self.chosen)}: {self.folder} has no training text between them')
         if not tasks:
-            raise UserError(f'--data {folder}: no training text in it; name files train.en-de.en and train.en-de.de, '
-                            'or train.en and train.de')
+            raise UserError(f'--data {self.folder}: {what_is_missing(self.folder)}')
+        if left_out:
+            print(f'note: {self.folder}: left out, because the name says no language: {", ".join(left_out)}',
+                  file=sys.stderr)
         first = from_hub(sorted(tasks))
-        self.tasks = first + sorted(tasks.difference(first))
+        return first + sorted(tasks.difference(first))
+
+    def _choose(self, found):
+        """The languages to take of those that were `found`."""
+        if not self.chosen or not found:
+            return found
+        if not found.issuperset(self.chosen) or len(set(self.chosen)) < 2:
+            raise UserError(f'--languages {" ".join(self.chosen)}: name two or more of those that {self.folder} has: '
+                            + ' '.join(sorted(found)))
+        return set(self.chosen)
 
     @property
     def languages(self):
@@ -55,14 +79,11 @@ class Corpus:
 
     def files(self, split, task):
         """The source and the target file of a task in `split`: 'train', 'valid', 'test' or a file's own name."""
-        src, tgt = split_task(task)
-        for name in SPLITS.get(split, [split]):
-            for stem in (f'{name}.{src}-{tgt}', f'{name}.{tgt}-{src}', name):
-                src_file, tgt_file = self._file(f'{stem}.{src}'), self._file(f'{stem}.{tgt}')
-                if src_file and tgt_file:
-                    return [src_file, tgt_file]
-        raise UserError(f'{self.folder} has no {split} text for {task}; name it {split}.{task}.{src} and '
-                        f'{split}.{task}.{tgt}, or {split}.{src} and {split}.{tgt}')
+        found, (src, tgt) = self.find(split, task), split_task(task)
+        if not found:
+            raise UserError(f'{self.folder} has no {split} text for {task}; name it {split}.{task}.{src} and '
+                            f'{split}.{task}.{tgt}, or {split}.{src} and {split}.{tgt}')
+        return found
 
     def texts(self, split):
         """The files of a split by language, {language: files}, sorted."""
@@ -85,11 +106,15 @@ class Corpus:
                 result[language] = sorted(found)
         return result
 
-    def lines(self, tasks):
-        """How many lines of training text each task has: {task: lines}. Reads each file once."""
-        sources = {task: self.files('train', task)[0] for task in tasks}
-        lines = {path: sum(1 for _ in read_lines(path)) for path in set(sources.values())}
-        return {task: lines[path] for task, path in sources.items()}
+    def find(self, split, task):
+        """The files of a task in `split`; None if one or both are not there."""
+        src, tgt = split_task(task)
+        for name in SPLITS.get(split, [split]):
+            for stem in (f'{name}.{src}-{tgt}', f'{name}.{tgt}-{src}', name):
+                src_file, tgt_file = self._file(f'{stem}.{src}'), self._file(f'{stem}.{tgt}')
+                if src_file and tgt_file:
+                    return [src_file, tgt_file]
+        return None
 
     def _file(self, name):
         """The path of the file `name`, plain or .gz; None if it is not there."""
@@ -97,3 +122,25 @@ class Corpus:
             if path.is_file():
                 return path
         return None
+
+
+def file_names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def what_is_missing(folder):
+    """Why a folder trains nothing: what it has in place of training text, and what to do with it."""
+    names = file_names(folder)
+    remedies = [found for name in names if (found := remedy(name))]
+    alone = [name for name in names if languages_in(name)]
+    inner = [path.name for path in sorted(folder.iterdir()) if path.is_dir()
+             and any(languages_in(name) or right_name(name) for name in file_names(path))]
+    if remedies:
+        return 'no training text in it; ' + '; '.join(remedies[:3]) + '; and so on' * (len(remedies) > 3)
+    if alone:
+        return f'its only training text is {alone[0]}; add that of a second language, line n the translation of line n'
+    if inner:
+        return (f'no training text in it, but in its folder {" and ".join(inner)}; --data takes the folder in which '
+                'train.en and train.de lie')
+    found = f'only {", ".join(names[:3])}{" and so on" * (len(names) > 3)}' if names else 'nothing at all'
+    return f'no training text in it, {found}; name files train.en-de.en and train.en-de.de, or train.en and train.de'

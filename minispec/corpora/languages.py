@@ -8,16 +8,24 @@ from minispec.data import read_lines
 LANGUAGES = Path(__file__).with_name('languages.txt')
 
 
+def rows():
+    """The rows of the table: (codes, English name, family)."""
+    for line in read_lines(LANGUAGES):
+        if line and not line.startswith('#'):
+            codes, name, family = re.split(r'\s{2,}', line.strip())
+            yield codes.split(), name, family
+
+
 @cache
 def families():
     """The family of each code in the table: {'de': 'Germanic', 'deu': 'Germanic', ...}."""
-    result = {}
-    for line in read_lines(LANGUAGES):
-        if line and not line.startswith('#'):
-            codes, _, family = re.split(r'\s{2,}', line.strip())  # the second cell is the language's name
-            for code in codes.split():
-                result[code] = family
-    return result
+    return {code: family for codes, _, family in rows() for code in codes}
+
+
+@cache
+def english_names():
+    """The code of each language by its English name in lower case: {'german': 'de', ...}."""
+    return {name.lower(): codes[0] for codes, name, _ in rows()}
 
 
 def family(code):

@@ -3,12 +3,17 @@
 A *meaning* (who does what, where) is drawn at random, with English words as names of things, and then said in each
 language by grammar.py. Which meanings make sense is written in English's table, lexicon/en.txt.
 """
+import contextlib
+import hashlib
 import random
 import shutil
+import sys
 import uuid
 from itertools import islice
+from pathlib import Path
 
 from minispec import UserError
+from minispec.corpora import grammar
 from minispec.corpora.grammar import Clause, NounPhrase, codes, language
 from minispec.files import make_folder, write
 from minispec.tasks import HUB
@@ -107,30 +112,78 @@ def sentences(seed=1):
             yield said
 
 
+def fingerprint():
+    """A checksum of all that the text is made from: the tables of the lexicon and the code that reads them."""
+    digest = hashlib.sha256()
+    for path in [*sorted(grammar.LEXICON.glob('*.txt')), Path(grammar.__file__), Path(__file__)]:
+        content = path.read_bytes()
+        digest.update(f'{path.name} {len(content)}\n'.encode() + content)
+    return digest.hexdigest()
+
+
+def is_current(folder, made_from):
+    """Was the phrasebook in `folder` made from what has this fingerprint?"""
+    path = folder / 'fingerprint'
+    return path.is_file() and path.read_bytes() == made_from.encode()
+
+
 def write_phrasebook(folder):
-    """Write the phrasebook's pair files, English with each other language, unless `folder` is there; returns `folder`.
+    """Write the phrasebook's pair files, English with each other language; returns `folder`.
+
+    Nothing is done if they are there, and were made from the tables as they are now.
 
     200 meanings for validation and 200 for test are the same for all pairs of languages. Training takes others: the
     first 8,000, 2,000 or 400 of one list, as the language's table says.
     """
-    if folder.is_dir():
+    made_from = fingerprint()
+    if is_current(folder, made_from):
         return folder
-    unfinished = folder.with_name(f'{folder.name}.{uuid.uuid4().hex}.part')  # a run beside this one has its own
-    make_folder(unfinished)
+    if folder.is_dir():
+        print(f'note: {folder} is not what the tables in {grammar.LEXICON} give now, and is written anew',
+              file=sys.stderr)
+    unfinished, old = (folder.with_name(f'{folder.name}.{uuid.uuid4().hex}.part') for _ in range(2))
+    make_folder(unfinished)  # a run beside this one has its own
     try:
-        others = [language(code) for code in codes() if code != HUB]
-        source = sentences()
-        for split, size in ('valid', 200), ('test', 200), ('train', max(other.pairs for other in others)):
-            drawn = list(islice(source, size))
-            for other in others:
-                used = drawn[:other.pairs] if split == 'train' else drawn
-                for code in (HUB, other.code):
-                    text = ''.join(said[code] + '\n' for said in used)
-                    write(unfinished / f'{split}.{HUB}-{other.code}.{code}', text)
-        unfinished.rename(folder)
+        write_files(unfinished)
+        write(unfinished / 'fingerprint', made_from)
+        replace_folder(unfinished, folder, old, made_from)
     except OSError as error:
-        if not folder.is_dir():  # else that other run was first, and its folder is as good
-            raise UserError(f'cannot make the folder {folder} ({error.strerror}); is there a file of that name?')
+        if not is_current(folder, made_from):  # else a run beside this one was first, and its folder is as good
+            raise UserError(f'cannot make the folder {folder} ({error.strerror}); is there a file of that name, or is '
+                            'a file in it open?')
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for path in (unfinished, old):
+            shutil.rmtree(path, ignore_errors=True)
     return folder
+
+
+def write_files(folder):
+    """Write the pair files of all splits."""
+    others = [language(code) for code in codes() if code != HUB]
+    source = sentences()
+    for split, size in ('valid', 200), ('test', 200), ('train', max(other.pairs for other in others)):
+        drawn = list(islice(source, size))
+        for other in others:
+            used = drawn[:other.pairs] if split == 'train' else drawn
+            for code in (HUB, other.code):
+                text = ''.join(said[code] + '\n' for said in used)
+                write(folder / f'{split}.{HUB}-{other.code}.{code}', text)
+
+
+def replace_folder(new, folder, old, made_from):
+    """Put the finished folder `new` in the place of `folder`, which becomes `old` if it is there and outdated.
+
+    No system can exchange two folders in one step. A power cut between the two steps leaves none at `folder`, and the
+    next run writes it.
+    """
+    if is_current(folder, made_from):
+        return  # a run beside this one was first
+    if folder.is_dir():
+        with contextlib.suppress(FileNotFoundError):  # a run beside this one has just moved it
+            folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):  # there was none, or a run beside this one has put its own there
+            old.rename(folder)
+        raise
