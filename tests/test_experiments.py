@@ -104,8 +104,8 @@ def table(text, first):
 
 def check_delta(words, folder, system, other_bleu, other_path):
     """The last six words of a row: ΔBLEU, its interval, wins, ties, losses."""
-    found = scores(folder, system)
-    assert Path(found['compare']) == other_path
+    ((other, found),) = scores(folder, system)['others'].items()
+    assert Path(other) == other_path
     assert float(words[-6]) == pytest.approx(bleu(folder, system) - other_bleu, abs=0.0051)
     assert float(words[-5]) <= float(words[-4])
     assert list(map(int, words[-3:])) == [found['verdicts'][name] for name in ('wins', 'ties', 'losses')]
