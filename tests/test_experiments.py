@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / 'experiments'))
 import runs  # noqa: E402
 import sweep  # noqa: E402
 
-from minispec import UserError, scoring  # noqa: E402
+from minispec import UserError  # noqa: E402
 from minispec.checkpoint import load_checkpoint  # noqa: E402
 
 SHORT = '--steps 4 --eval-every 2 --batch-tokens 400 --dtype float32 --lr 0.01'
@@ -60,9 +60,9 @@ def one_by_one(function, items):
 
 @contextlib.contextmanager
 def scripts_here():
-    """`runs` starts the scripts in this process, with a small bootstrap; yields a list of their arguments."""
+    """`runs` starts the scripts in this process; yields a list of their arguments."""
     scripts = Scripts()
-    with patch.multiple(runs, subprocess=scripts, together=one_by_one), patch.object(scoring, 'SAMPLES', 50):
+    with patch.multiple(runs, subprocess=scripts, together=one_by_one):
         yield scripts.calls
 
 

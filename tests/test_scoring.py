@@ -7,8 +7,8 @@ import torch
 from sacrebleu.metrics import BLEU, CHRF
 
 from minispec import scoring
-from minispec.scoring import (alarms, bleu, difference, groups, holm, metrics_for, print_scores, print_systems, resample,
-                              score, statistics, tokenizer_for, verdicts)
+from minispec.scoring import (alarms, bleu, difference, groups, holm, metrics_for, print_scores, print_systems,
+                              resample, score, statistics, tokenizer_for, verdicts)
 
 REFERENCES = [f'the {noun} {verb} the {other} in the old house' for noun in ('dog', 'cat', 'man')
               for verb in ('sees', 'likes') for other in ('bird', 'boat', 'tree', 'hat')]
@@ -27,7 +27,7 @@ def test_bleu_and_chrf_are_sacrebleus_corpus_scores():
 
 
 def test_bleu_is_that_of_compute_bleu():
-    """Within 1e-12 of it: no right n-gram of any n, fewer words than the reference, no n-gram at all, no word at all."""
+    """Within 1e-12 of it: without a right n-gram of any n, without n-grams, shorter than the reference, empty."""
     numbers = random.Random(1)
     cases = [[*right, *every, length, reference_length]
              for right in product((0, 3), repeat=4) for every in ((9, 8, 7, 6), (9, 8, 7, 0), (3, 0, 0, 0), (0,) * 4)
@@ -45,8 +45,8 @@ def test_bleu_is_that_of_compute_bleu():
 def test_each_text_that_looks_tokenized_gets_sacrebleus_warning_once(caplog):
     """100 lines that end in ` .`; those of a reference do not count, nor 99."""
     tokenized = [f'{line} .' for line in [*REFERENCES * 5][:100]]
-    systems = {'tokenized.pt': tokenized, 'fewer.pt': [*tokenized[:99], 'the end.']}
-    score({'en-de': tokenized}, {'en-de': tokenized}, {name: {'en-de': lines} for name, lines in systems.items()}, {}, 1)
+    others = {'tokenized.pt': {'en-de': tokenized}, 'fewer.pt': {'en-de': [*tokenized[:99], 'the end.']}}
+    score({'en-de': tokenized}, {'en-de': tokenized}, others, {}, seed=1)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
     assert sum(message.startswith("That's 100 lines") for message in warnings) == 2
 
@@ -90,9 +90,9 @@ def test_a_resampled_text_is_scored_as_a_text(monkeypatch):
     assert len(found) == 950 and {round(x, 6) for x in found.tolist()} == {round(x, 6) for x in possible}
     assert torch.equal(found, resample(stats, 950, seed=1)) and not torch.equal(found, resample(stats, 950, seed=2))
     both = resample(torch.stack([stats, stats.flip(0)]), 950, seed=1)  # (2, 950)
-    assert torch.equal(both[0], found) and not torch.equal(both[1], found)
-    monkeypatch.setattr(scoring, 'BLOCK', 950)  # all samples at once
-    assert torch.equal(found, resample(stats, 950, seed=1))
+    assert torch.allclose(both[0], found) and not torch.allclose(both[1], found)
+    monkeypatch.setattr(scoring, 'BLOCK', 5 * 300)  # no longer all samples at once, but at most 300
+    assert torch.allclose(found, resample(stats, 950, seed=1))
 
 
 def test_a_tie_is_not_significant_and_has_no_interval():
@@ -114,7 +114,8 @@ def test_a_mean_draws_the_same_lines_in_all_its_tasks():
         for column in columns:
             assert result['means']['all'][column] == pytest.approx(result['scores']['en-de'][column]), column
     mixed, opposite = {'en-de': GOOD, 'en-fr': BAD}, {'en-de': BAD, 'en-fr': GOOD}
-    row = score(both, mixed, {'opposite.pt': opposite}, {'all': [*both]}, seed=1)['others']['opposite.pt']['means']['all']
+    found = score(both, mixed, {'opposite.pt': opposite}, {'all': [*both]}, seed=1)
+    row = found['others']['opposite.pt']['means']['all']
     assert row['low'] == row['high'] == 0
 
 
@@ -150,13 +151,14 @@ def test_the_p_of_all_tasks_are_corrected_together():
     assert any(row['p_holm'] > row['p'] for row in rows.values()) and found['verdicts'] == verdicts(rows)
 
 
-def test_one_task_of_a_hundred_can_be_significant():
-    """Holm multiplies its p by 100: a thousand samples would not be enough."""
-    references = {f'en-{i}': REFERENCES for i in range(100)}
+def test_one_task_of_sixty_can_be_significant():
+    """Holm multiplies its p by 60: a thousand samples would not be enough."""
+    references = {f'en-{i}': REFERENCES for i in range(60)}
     wrong = {**references, 'en-7': ['a wrong line'] * len(REFERENCES)}
     found = score(references, references, {'wrong.pt': wrong}, {}, seed=1)
-    assert found['samples'] == 10_000 and found['others']['wrong.pt']['verdicts']['wins'] == 1
-    assert score({'en-de': GOOD}, {'en-de': GOOD}, {}, {}, seed=1)['samples'] == 1000
+    assert found['samples'] == 6000 and found['others']['wrong.pt']['verdicts']['wins'] == 1
+    found = score({'en-de': GOOD}, {'en-de': GOOD}, {'same.pt': {'en-de': GOOD}}, {}, seed=1)
+    assert found['samples'] == 1000
 
 
 def test_verdicts_count_what_is_sure_apart_from_what_is_up():
@@ -201,7 +203,7 @@ def test_the_table_says_which_number_is_which(capsys):
 
 @pytest.mark.parametrize('tasks', [('en-de', 'en-fr'), ('en-de',)])
 def test_the_last_table_has_a_row_for_each_system(tasks, capsys):
-    """It shows the means, or of a single direction its score, and under ΔBLEU the tested system minus that of the row."""
+    """It shows the means, or the score of a single direction, and as ΔBLEU the tested system minus that of the row."""
     references = dict.fromkeys(tasks, REFERENCES)
     averaged, kind = ({'all': [*tasks], 'from en': [*tasks]}, 'means') if len(tasks) > 1 else ({}, 'scores')
     others = {'base.pt': dict.fromkeys(tasks, BAD), 'dense.pt': dict.fromkeys(tasks, SHORT)}
