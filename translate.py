@@ -41,7 +41,7 @@ def arguments():
     test = parser.add_argument_group('to score all directions, or that of --src and --tgt')
     test.add_argument('--test', nargs='?', const='test', metavar='SPLIT', type=split_name,
                       help='score this split of --data: test if none is named, or say test_2018_flickr')
-    test.add_argument('--compare', nargs='+', default=[], metavar='OTHER.pt',
+    test.add_argument('--compare', nargs='+', metavar='OTHER.pt',
                       help='test also the difference to each of these checkpoints')
     args = parser.parse_args()
     if bool(args.src) != bool(args.tgt) or not (args.src or args.test):
@@ -124,7 +124,7 @@ def read_test(corpus, split, tasks):
 
 def score_test(checkpoint, path, args):
     """Score a split in every task, or in that of --src and --tgt; with --compare, against other checkpoints."""
-    others = {name: load(find(name, args), args) for name in args.compare}
+    others = {name: load(find(name, args), args) for name in args.compare or []}
     tasks = [args.task] if args.task else checkpoint.tasks
     for name, other in others.items():
         if not set(tasks) <= set(other.tasks):
@@ -139,7 +139,7 @@ def score_test(checkpoint, path, args):
 
     hypotheses, others = translations(checkpoint), {name: translations(other) for name, other in others.items()}
     found = scoring.score(references, hypotheses, others, averaged, args.seed)
-    content = {'model': str(path), 'compare': args.compare, 'split': args.test, 'beam': args.beam,
+    content = {'model': str(path), 'compare': list(others), 'split': args.test, 'beam': args.beam,
                'length_penalty': args.length_penalty, **found}
     scoring.print_scores(found)
     if others:

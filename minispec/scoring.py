@@ -46,7 +46,7 @@ def metrics_for(language, references):
         metric = BLEU(tokenize=tokenizer_for(language), references=[references])
     except RuntimeError:
         metric = BLEU(tokenize='char', references=[references])
-    return {'BLEU': metric, 'chrF++': CHRF(word_order=2, references=[references])}
+    return {'BLEU': metric, 'chrF++': CHRF(word_order=2)}
 
 
 def statistics(metric, hypotheses):
@@ -137,7 +137,7 @@ def score(references, hypotheses, others, averaged, seed):
         stats[task] = torch.stack([statistics(metrics['BLEU'], system[task]) for system in systems])  # (S, n, 10)
         for rows, totals in zip(scores, stats[task].sum(1)):  # (S, 10)
             rows[task] = {'BLEU': bleu(totals).item(), 'length': (totals[8] / totals[9].clamp(min=1)).item()}
-        scores[0][task]['chrF++'] = metrics['chrF++'].corpus_score(hypotheses[task], None).score
+        scores[0][task]['chrF++'] = metrics['chrF++'].corpus_score(hypotheses[task], [lines]).score
         for name, metric in metrics.items():
             signatures.setdefault(f'{name}|{metric.get_signature()}', []).append(task)
     tested, *compared = ({'scores': rows, 'means': {name: mean_row(rows, tasks) for name, tasks in averaged.items()}}
