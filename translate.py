@@ -41,7 +41,8 @@ def arguments():
     test = parser.add_argument_group('to score all directions, or that of --src and --tgt')
     test.add_argument('--test', nargs='?', const='test', metavar='SPLIT', type=split_name,
                       help='score this split of --data: test if none is named, or say test_2018_flickr')
-    test.add_argument('--compare', metavar='OTHER.pt', help='test also the difference to this checkpoint')
+    test.add_argument('--compare', nargs='+', metavar='OTHER.pt',
+                      help='test also the difference to each of these checkpoints')
     args = parser.parse_args()
     if bool(args.src) != bool(args.tgt) or not (args.src or args.test):
         parser.error('say what to translate: --src en --tgt de, or --test, or both')
@@ -142,11 +143,14 @@ def read_test(corpus, split, tasks):
 
 
 def score_test(checkpoint, path, args):
-    """Score a split in every task, or in that of --src and --tgt; with --compare, against another checkpoint."""
-    other = load(find(args.compare, args), args) if args.compare else None
+    """Score a split in every task, or in that of --src and --tgt; with --compare, against other checkpoints."""
+    others = {name: load(find(name, args), args) for name in args.compare or []}
     tasks = [args.task] if args.task else checkpoint.tasks
-    if other and not set(tasks) <= set(other.tasks):
-        raise UserError(f'--compare {args.compare} translates {", ".join(other.tasks)}, not all of {", ".join(tasks)}')
+    for name, other in others.items():
+        if not set(tasks) <= set(other.tasks):
+            raise UserError(f'--compare {name} translates {", ".join(other.tasks)}, not all of {", ".join(tasks)}')
+        if origin(other) != origin(checkpoint):
+            print(f'note: {path} and {name} were not made from the same base', file=sys.stderr)
     args.data = args.data or checkpoint.data['source']
     cli.print_settings(args)
     corpus, start = open_corpus(args.data), time.monotonic()
@@ -157,17 +161,13 @@ def score_test(checkpoint, path, args):
         return {task: translate_lines(system, sources[task], task, args)
                 for task in tqdm(tasks, unit='direction', disable=None)}
 
-    hypotheses, others = translations(checkpoint), translations(other) if other else None
-    rows, means, signatures = scoring.score(references, hypotheses, others, averaged, args.seed)
+    hypotheses, others = translations(checkpoint), {name: translations(other) for name, other in others.items()}
+    found = scoring.score(references, hypotheses, others, averaged, args.seed)
     content = {'model': str(path), 'base': origin(checkpoint), 'data': args.data, 'split': args.test, 'seed': args.seed,
-               'compare': args.compare, 'beam': args.beam, 'length_penalty': args.length_penalty,
-               'scores': rows, 'means': means, 'signatures': signatures}
-    scoring.print_scores(rows, means, Path(args.compare).name if other else None)
-    if other:
-        content['verdicts'] = scoring.verdicts(rows)
-        print('{wins} wins, {ties} ties, {losses} losses (Holm\'s p < 0.05); {up} up, {down} down'.format(
-            **content['verdicts']))
-    print(*scoring.alarms(rows), *signatures, sep='\n')
+               'compare': list(others), 'beam': args.beam, 'length_penalty': args.length_penalty, **found}
+    scoring.print_scores(found)
+    if others:
+        scoring.print_systems(found, args.model)
 
     folder = Path(args.run) / '.'.join([args.test, path.stem] + ([args.task] if args.task else []))
     make_folder(folder)

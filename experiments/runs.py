@@ -37,7 +37,8 @@ class System:
     compared_with: 'System | None' = None
     line: str = ''  # in the experiment's figure: the line that it is a point of
     x: float = 0.0  # and its place on the horizontal axis
-    scores: dict | None = None  # set by `measure`: {group of directions: row}; row `all` has the verdicts, too
+    scores: dict | None = None  # set by `measure`: {group of directions: row}
+    versus: dict | None = None  # set by `measure`: ΔBLEU over all directions, its interval, and the verdicts
     parameters: float = 0.0  # set by `time_sub_networks`, as are the seconds
     seconds: float = math.inf
 
@@ -58,7 +59,7 @@ class System:
     def delta(self):
         """The columns under DELTA_HEADER; none if it is compared with nothing."""
         columns = ' {difference:+7.2f}  {low:+6.2f} {high:+6.2f}  {wins:4} {ties:4} {losses:6}'
-        return columns.format(**self.scores['all']) if self.compared_with else ''
+        return columns.format(**self.versus) if self.compared_with else ''
 
 
 def together(function, items):
@@ -133,7 +134,8 @@ def score(args, system):
     run_script(args, 'translate', folder, name, flags)
     found = json.loads((folder / name / 'scores.json').read_text(encoding='utf-8'))
     system.scores = found['means']
-    system.scores['all'] |= found.get('verdicts', {})
+    for other in found['others'].values():  # one at most
+        system.versus = {**other['means']['all'], **other['verdicts']}
 
 
 def time_sub_networks(args, systems):

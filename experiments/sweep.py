@@ -134,7 +134,7 @@ def draw(args, systems, x, y):
     lines = {}
     for line in dict.fromkeys(system.line for system in systems):
         points = [system for system in systems if system.line == line]
-        rows = [system.scores['all'] for system in points]
+        rows = [system.scores['all'] if y == 'BLEU' else system.versus for system in points]
         columns = ['BLEU'] if y == 'BLEU' else ['difference', 'low', 'high']
         lines[line] = [system.x for system in points], *([row[name] for row in rows] for name in columns)
     try:

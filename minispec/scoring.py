@@ -1,52 +1,89 @@
-"""BLEU and chrF++ of a system, task by task, and whether it differs from another by more than chance.
+"""BLEU and chrF++ of a system, task by task, and whether it differs from others by more than chance.
 
 A test text is one draw of sentences; another draw would have given other scores. The paired bootstrap draws it again
 and again out of itself and looks how far the difference of two systems moves. It is done here and not by sacreBLEU's
 PairedTest, because averages over tasks need it as well.
 """
+import re
+from itertools import zip_longest
+from pathlib import Path
+
 import torch
 from sacrebleu.metrics import BLEU, CHRF
 
 from minispec.tasks import HUB, from_hub, into_hub, split_task
 
-SAMPLES = 1000  # so p is at least 1/1001; to find one task of more than 50 significant, Holm needs more of them
+# Scripts without spaces between words, and the languages written in them: sacreBLEU's default tokenizer would take a
+# whole sentence for a word. Korean has spaces, and a tokenizer of its own.
+TOKENIZERS = {
+    'zh': 'zh zho chi cmn yue lzh wuu nan hak gan hsn cdo cjy cpx czh czo mnp cn hans hant hani',
+    'ja-mecab': 'ja jpn jp jpan',
+    'ko-mecab': 'ko kor kore hang',
+    'char': 'th tha lo lao km khm my mya bur shn bo bod tib dz dzo thai laoo khmr mymr tibt',
+}
+MIN_SAMPLES, SAMPLES_PER_TASK = 1000, 100  # p is at least 1 / (samples + 1), which Holm multiplies by up to all tasks
+BLOCK = 2 ** 17  # lines that are drawn at a time: bounds the memory, and fits the cache of a processor
 SIGNIFICANT = 0.05
 LENGTHS_DIFFER, TOO_LONG = 0.1, 1.2  # in lengths of the reference: from where on a task gets an alarm
 
 
-def metrics_for(language):
+def tokenizer_for(language):
+    """The name of sacreBLEU's tokenizer for a language such as de, ZH, zho_Hans or zh-CN.
+
+    A region says nothing: ms_MY is Malay and not Burmese. A script, which has four letters, does if the code does not.
+    """
+    code, *subtags = re.split('[_-]', language.lower())
+    for part in [code, *(subtag for subtag in subtags if len(subtag) == 4)]:
+        for tokenizer, codes in TOKENIZERS.items():
+            if part in codes.split():
+                return tokenizer
+    return BLEU.TOKENIZER_DEFAULT
+
+
+def metrics_for(language, references):
     """BLEU with the tokenizer that the language needs, or over characters where that is not installed; and chrF++."""
-    code = language.split('_')[0]  # zho_Hans, zh_CN
     try:
-        bleu = BLEU(trg_lang={'zho': 'zh', 'jpn': 'ja', 'kor': 'ko'}.get(code, code))
+        metric = BLEU(tokenize=tokenizer_for(language), references=[references])
     except RuntimeError:
-        bleu = BLEU(tokenize='char')
-    return {'BLEU': bleu, 'chrF++': CHRF(word_order=2)}
+        metric = BLEU(tokenize='char', references=[references])
+    return {'BLEU': metric, 'chrF++': CHRF(word_order=2)}
 
 
-def statistics(metric, hypotheses, references):
-    """What BLEU adds up over n sentences, (n, 10): right n-grams and all n-grams for n = 1 ... 4, and both lengths."""
-    each = [metric.corpus_score([hypothesis], [[reference]]) for hypothesis, reference in zip(hypotheses, references)]
-    return torch.tensor([[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in each],
-                        dtype=torch.double)
+def statistics(metric, hypotheses):
+    """What BLEU adds up over n sentences, (n, 10): right n-grams and all n-grams for n = 1 ... 4, and both lengths.
+
+    The method is the one that sacreBLEU's own PairedTest calls. Unlike a corpus_score for each sentence, it counts the
+    references' n-grams once for all systems, and warns of a text that looks tokenized.
+    """
+    stats = torch.tensor(metric._extract_corpus_statistics(hypotheses, None), dtype=torch.double)  # lengths first
+    return stats.roll(-2, dims=1)  # (n, 10)
 
 
-def bleu(total):
-    """The BLEU of a text from the sum of its sentences' statistics (10,)."""
-    total = total.long().tolist()
-    return BLEU.compute_bleu(total[:4], total[4:8], *total[8:], smooth_method='exp').score
+def bleu(totals):
+    """The BLEU (...) of texts from the sums of their sentences' statistics (..., 10), as BLEU.compute_bleu has it.
+
+    The first n with no right n-gram counts as half an n-gram, the next such n as a quarter, and so on.
+    """
+    right, every = totals[..., :4], totals[..., 4:8]  # (..., 4) each
+    length, reference_length = totals[..., 8], totals[..., 9]  # (...) each
+    smoothed = torch.where(right > 0, right, 0.5 ** (right == 0).cumsum(-1))  # (..., 4)
+    brevity = (1 - reference_length / length.clamp(min=1e-9)).clamp(max=0).exp()  # (...), 0 for a text of no words
+    score = 100 * brevity * (smoothed / every).log().mean(-1).exp()  # (...)
+    return torch.where((right > 0).any(-1) & (every > 0).all(-1), score, 0.0)
 
 
-def resample(stats, seed):
-    """BLEU of texts as long as this one, its sentences (n, 10) drawn with replacement: (SAMPLES,).
+def resample(stats, samples, seed):
+    """BLEU (..., samples) of texts as long as these, whose sentences (..., n, 10) are drawn with replacement.
 
-    Which lines are drawn depends on seed and n alone. So both systems get the same, and so do all tasks if their test
+    Which lines are drawn depends on seed and n alone. So all systems get the same, and so do all tasks if their test
     texts have the same number of lines, as line-aligned ones have.
     """
-    n = len(stats)
-    drawn = torch.randint(n, (SAMPLES, n), generator=torch.Generator().manual_seed(seed))  # (SAMPLES, n)
-    times = torch.zeros(SAMPLES, n, dtype=torch.double).scatter_add_(1, drawn, torch.ones_like(drawn).double())
-    return torch.tensor([bleu(total) for total in times @ stats], dtype=torch.double)  # (SAMPLES, 10) -> (SAMPLES,)
+    n, generator, found = stats.shape[-2], torch.Generator().manual_seed(seed), []
+    for block in torch.arange(samples).split(max(1, BLOCK // n)):
+        drawn = torch.randint(n, (len(block), n), generator=generator)  # (block, n)
+        times = torch.zeros(drawn.shape, dtype=torch.double).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+        found.append(bleu(times @ stats))  # (block, n) @ (..., n, 10) -> (..., block)
+    return torch.cat(found, dim=-1)
 
 
 def difference(before, after, before_samples, after_samples):
@@ -56,10 +93,10 @@ def difference(before, after, before_samples, after_samples):
     out one tail: where nothing differs it gives p < 0.05 in 11 of 100 cases (simulated), this one in 5. A difference of
     exactly 0 has a p of 1.
     """
-    samples = after_samples - before_samples  # (SAMPLES,)
-    moved = (samples - (after - before)).abs() >= abs(after - before)  # (SAMPLES,)
+    samples = after_samples - before_samples  # (samples,)
+    moved = (samples - (after - before)).abs() >= abs(after - before)  # (samples,)
     low, high = torch.quantile(samples, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
-    p = (int(moved.sum()) + 1) / (SAMPLES + 1) if after != before else 1.0
+    p = (int(moved.sum()) + 1) / (len(samples) + 1) if after != before else 1.0
     return {'difference': after - before, 'low': low, 'high': high, 'p': p}
 
 
@@ -84,48 +121,53 @@ def groups(sizes):
 
 
 def score(references, hypotheses, others, averaged, seed):
-    """Score {task: hypotheses} against {task: references}; `others` are those of another system, or None.
+    """Score {task: hypotheses} against {task: references}, and against others, {name: {task: hypotheses}}.
 
-    Returns {task: row}, {name: row} of means over the tasks that {name: tasks} `averaged` lists, and the metrics'
-    signatures. A row has BLEU, chrF++ and length, in lengths of the references; with others also other (their BLEU),
-    other_length and what `difference` returns. A task's row has p_holm, too.
+    Returns what scores.json holds of it:
+      scores      {task: row} with BLEU, chrF++, and length in lengths of the references
+      means       {name: row} of means over the tasks that {name: tasks} `averaged` lists
+      signatures  {signature: tasks} of the metrics
+      samples     how many the bootstrap draws: none without others
+      others      {name: the scores and means of that system, without chrF++ and with what `compare` adds}
     """
-    rows, samples, signatures = {}, {}, set()
+    systems, stats, signatures = [hypotheses, *others.values()], {}, {}
+    scores = [{} for _ in systems]
     for task, lines in references.items():
-        metrics = metrics_for(split_task(task)[1])
-        after, length, stats = score_one(metrics['BLEU'], hypotheses[task], lines)
-        rows[task] = {'BLEU': after, 'chrF++': metrics['chrF++'].corpus_score(hypotheses[task], [lines]).score,
-                      'length': length}
-        if others:
-            before, other_length, other_stats = score_one(metrics['BLEU'], others[task], lines)
-            samples[task] = resample(other_stats, seed), resample(stats, seed)  # (SAMPLES,) each
-            rows[task] |= {'other': before, 'other_length': other_length,
-                           **difference(before, after, *samples[task])}
-        signatures |= {f'{name}|{metric.get_signature()}' for name, metric in metrics.items()}
-    means = {name: mean_row(rows, samples, members) for name, members in averaged.items()}
-    if others:
-        for task, p in holm({task: row['p'] for task, row in rows.items()}).items():
-            rows[task]['p_holm'] = p
-    return rows, means, sorted(signatures)
+        metrics = metrics_for(split_task(task)[1], lines)
+        stats[task] = torch.stack([statistics(metrics['BLEU'], system[task]) for system in systems])  # (S, n, 10)
+        for rows, totals in zip(scores, stats[task].sum(1)):  # (S, 10)
+            rows[task] = {'BLEU': bleu(totals).item(), 'length': (totals[8] / totals[9].clamp(min=1)).item()}
+        scores[0][task]['chrF++'] = metrics['chrF++'].corpus_score(hypotheses[task], [lines]).score
+        for name, metric in metrics.items():
+            signatures.setdefault(f'{name}|{metric.get_signature()}', []).append(task)
+    tested, *compared = ({'scores': rows, 'means': {name: mean_row(rows, tasks) for name, tasks in averaged.items()}}
+                         for rows in scores)
+    count = max(MIN_SAMPLES, SAMPLES_PER_TASK * len(references)) if others else 0
+    samples = {task: resample(x, count, seed) for task, x in stats.items()} if others else {}  # (S, count) each
+    for i, other in enumerate(compared, start=1):
+        compare(tested, other, {task: x[[i, 0]] for task, x in samples.items()}, averaged)  # (2, count) each
+    return {**tested, 'signatures': signatures, 'samples': count, 'others': dict(zip(others, compared))}
 
 
-def score_one(metric, hypotheses, references):
-    """BLEU, the length in lengths of the references, and the statistics (n, 10) of one system in one task."""
-    stats = statistics(metric, hypotheses, references)  # (n, 10)
-    total = stats.sum(0)  # (10,)
-    length, reference_length = total[8:].tolist()
-    return bleu(total), length / max(1, reference_length), stats
+def mean_row(rows, tasks):
+    """The row of the mean over some tasks."""
+    return {column: sum(rows[task][column] for task in tasks) / len(tasks) for column in rows[tasks[0]]}
 
 
-def mean_row(rows, samples, members):
-    """The row of the mean over some tasks. The bootstrap draws the same lines in all of them, and takes their mean."""
-    columns = [column for column in ('BLEU', 'chrF++', 'length', 'other', 'other_length') if column in rows[members[0]]]
-    row = {column: sum(rows[task][column] for task in members) / len(members) for column in columns}
-    if samples:
-        before = torch.stack([samples[task][0] for task in members]).mean(0)  # (SAMPLES,)
-        after = torch.stack([samples[task][1] for task in members]).mean(0)
-        row |= difference(row['other'], row['BLEU'], before, after)
-    return row
+def compare(tested, other, samples, averaged):
+    """Add to the other system's rows what `difference` returns, to those of tasks also p_holm; and add the verdicts.
+
+    `samples` are {task: (2, count)}, of the other system and of the tested one. For a mean, the bootstrap draws the
+    same lines in all tasks, and takes the mean of their scores.
+    """
+    for task, row in other['scores'].items():
+        row |= difference(row['BLEU'], tested['scores'][task]['BLEU'], *samples[task])
+    for name, row in other['means'].items():
+        both = torch.stack([samples[task] for task in averaged[name]]).mean(0)  # (2, samples)
+        row |= difference(row['BLEU'], tested['means'][name]['BLEU'], *both)
+    for task, p in holm({task: row['p'] for task, row in other['scores'].items()}).items():
+        other['scores'][task]['p_holm'] = p
+    other['verdicts'] = verdicts(other['scores'])
 
 
 def verdicts(rows):
@@ -136,30 +178,60 @@ def verdicts(rows):
             'up': len(up), 'down': len(down)}
 
 
-def alarms(rows):
-    """A line for each task whose translations are much longer than the references or than the other system's."""
-    found = []
-    for task, row in rows.items():
-        other_length = row.get('other_length', row['length'])
-        if row['length'] > TOO_LONG or abs(row['length'] - other_length) > LENGTHS_DIFFER:
-            compared = f', those of the other system {other_length:.2f} times' if 'other_length' in row else ''
-            found.append(f'warning: {task}: translations are {row["length"]:.2f} times as long as the references'
-                         + compared)
-    return found
+def alarms(found):
+    """A line for each task whose translations are much longer than the references or than another system's."""
+    lines = []
+    for task, row in found['scores'].items():
+        others = {name: other['scores'][task]['length'] for name, other in found['others'].items()}
+        if row['length'] > TOO_LONG or any(abs(row['length'] - x) > LENGTHS_DIFFER for x in others.values()):
+            lines.append(f'warning: {task}: translations are {row["length"]:.2f} times as long as the references'
+                         + ''.join(f', those of {name} {x:.2f} times' for name, x in others.items()))
+    return lines
 
 
-def print_scores(rows, means, other):
-    """The table of tasks and of means; `other` is the name of the system compared with, or None."""
-    width = max(len(name) for name in [*rows, *means])
-    header = f'{"":{width}}   BLEU  chrF++  length'
-    if other:
-        header += f'  {other:>12}  length   ΔBLEU   95% interval      p   Holm'
-    print(header)
-    for name, row in [*rows.items(), *means.items()]:
-        line = f'{name:{width}} {row["BLEU"]:6.2f}  {row["chrF++"]:6.2f}  {row["length"]:6.2f}'
-        if other:
-            line += (f'  {row["other"]:{max(12, len(other))}.2f}  {row["other_length"]:6.2f}  {row["difference"]:+6.2f}'
-                     f'  {row["low"]:+6.2f} {row["high"]:+6.2f}  {row["p"]:.3f}')
-        if 'p_holm' in row:
-            line += f'  {row["p_holm"]:.3f}'
+def print_scores(found):
+    """The table of tasks and of means, beside the first of the other systems; alarms, and the metrics' signatures."""
+    table, others = [['', 'BLEU', 'chrF++', 'length']], {}
+    for path, other in list(found['others'].items())[:1]:
+        table[0] += [Path(path).name, 'length', 'ΔBLEU', '95% interval', 'p']
+        others = {**other['scores'], **other['means']}
+    for name, row in {**found['scores'], **found['means']}.items():
+        table.append([name, *(f'{row[column]:.2f}' for column in ('BLEU', 'chrF++', 'length'))])
+        if others:
+            other = others[name]
+            table[-1] += [f'{other["BLEU"]:.2f}', f'{other["length"]:.2f}', *difference_cells(other)]
+            table[-1] += [f'{other["p_holm"]:.3f}'] if name in found['scores'] else []
+    print_table(table)
+    if others:
+        print(f'p: two-sided, corrected by Holm, from {found["samples"]:,} bootstrap samples')
+    for line in alarms(found):
         print(line)
+    for signature, tasks in found['signatures'].items():
+        print('all directions' if len(tasks) == len(found['scores']) else ', '.join(tasks), signature, sep=': ')
+
+
+def print_systems(found, tested):
+    """A row for each other system and one for the `tested`: its means (or its only score), and how the two differ."""
+    kind = 'means' if found['means'] else 'scores'
+    first = next(iter(found[kind]))  # the mean over all tasks
+    table = [['BLEU', *found[kind], 'ΔBLEU', '95% interval', 'wins', 'ties', 'losses']]
+    for name, system in [*found['others'].items(), (tested, found)]:
+        table.append([name, *(f'{row["BLEU"]:.2f}' for row in system[kind].values())])
+        if system is not found:
+            counts = [str(system['verdicts'][verdict]) for verdict in ('wins', 'ties', 'losses')]
+            table[-1] += [*difference_cells(system[kind][first]), *counts]
+    print()
+    print_table(table)
+    print(f"ΔBLEU: {tested} minus the row's system, in column {first}; wins, losses: directions with p < {SIGNIFICANT}")
+
+
+def difference_cells(row):
+    """Two cells of a table: the difference and its interval."""
+    return [f'{row["difference"]:+.2f}', f'{row["low"]:+6.2f} {row["high"]:+6.2f}']
+
+
+def print_table(table):
+    """Print rows of cells, each column as wide as its widest cell. A row may end early."""
+    widths = [max(map(len, column)) for column in zip_longest(*table, fillvalue='')]
+    for first, *cells in table:
+        print(first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:])), sep='  ')

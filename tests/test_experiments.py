@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / 'experiments'))
 import runs  # noqa: E402
 import sweep  # noqa: E402
 
-from minispec import UserError, scoring  # noqa: E402
+from minispec import UserError  # noqa: E402
 from minispec.checkpoint import checkpoint_name, load_checkpoint  # noqa: E402
 
 SHORT = '--steps 4 --eval-every 2 --batch-tokens 400 --lr 0.01'
@@ -60,9 +60,9 @@ def one_by_one(function, items):
 
 @contextlib.contextmanager
 def scripts_here():
-    """`runs` starts the scripts in this process, with a small bootstrap; yields a list of their arguments."""
+    """`runs` starts the scripts in this process; yields a list of their arguments."""
     scripts = Scripts()
-    with patch.multiple(runs, subprocess=scripts, together=one_by_one), patch.object(scoring, 'SAMPLES', 50):
+    with patch.multiple(runs, subprocess=scripts, together=one_by_one):
         yield scripts.calls
 
 
@@ -104,8 +104,8 @@ def table(text, first):
 
 def check_delta(words, folder, system, other_bleu, other_path):
     """The last six words of a row: ΔBLEU, its interval, wins, ties, losses."""
-    found = scores(folder, system)
-    assert Path(found['compare']) == other_path
+    ((other, found),) = scores(folder, system)['others'].items()
+    assert Path(other) == other_path
     assert float(words[-6]) == pytest.approx(bleu(folder, system) - other_bleu, abs=0.0051)
     assert float(words[-5]) <= float(words[-4])
     assert list(map(int, words[-3:])) == [found['verdicts'][name] for name in ('wins', 'ties', 'losses')]
