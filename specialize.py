@@ -70,8 +70,10 @@ def main():
     best = train(checkpoint, train_data, valid_data, path, args)
     if args.plot:
         print('drew ' + ', '.join(map(str, figures.draw_curve(path.with_suffix('.csv')))))
-    cli.print_result(path, best, cli.next_command('translate.py', args, checkpoint.data['source'], '--test', '--model',
-                                                  path.name))
+    script, flags = 'translate.py', ['--test', '--model', path.name]
+    if not path.with_name('dense.pt').exists():
+        script, flags = 'specialize.py', ['--masks', 'dense']
+    cli.print_result(path, best, cli.next_command(script, args, checkpoint.data['source'], *flags))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 """Phase 4: translate sentences with any checkpoint, or score it on a test split.
 
     RUN/specialized.pt + standard input (or --input FILE)  ->  one line on standard output for each line
-    RUN/specialized.pt + test split (--test)               ->  scores, RUN/test.specialized/
+    RUN/specialized.pt + test split (--test, the default)  ->  scores beside dense.pt and base.pt,
+                                                               RUN/test.specialized/
     RUN/specialized.pt + a direction (--extract)           ->  RUN/specialized.en-de.pt, its sub-network
 """
 import argparse
@@ -41,9 +42,12 @@ def arguments():
     test = parser.add_argument_group('to score all directions, or that of --src and --tgt')
     test.add_argument('--test', nargs='?', const='test', metavar='SPLIT', type=split_name,
                       help='score this split of --data: test if none is named, or say test_2018_flickr')
-    test.add_argument('--compare', nargs='+', metavar='OTHER.pt',
-                      help='test also the difference to each of these checkpoints')
+    test.add_argument('--compare', nargs='*', metavar='OTHER.pt',
+                      help='test also the difference to each of these checkpoints (default: dense.pt and base.pt, if '
+                           'they are in --run)')
     args = parser.parse_args()
+    if not (args.src or args.tgt or args.input or args.extract):
+        args.test = args.test or 'test'
     if bool(args.src) != bool(args.tgt) or not (args.src or args.test):
         parser.error('say what to translate: --src en --tgt de, or --test, or both')
     if args.compare and not args.test:
@@ -89,11 +93,12 @@ def extract(checkpoint, task):
     return replace(checkpoint, model=model, tasks=[task], training=None)
 
 
-def translate_lines(checkpoint, lines, task, args):
-    """Translate `lines`; warnings name those that something went wrong with."""
+def translate_lines(checkpoint, lines, task, args, name=''):
+    """Translate `lines`; warnings name those that something went wrong with, and the model if it has a `name`."""
     result, notes = translate(extract(checkpoint, task), lines, task, args.beam, args.length_penalty)
     for cause, numbers in notes.items():
-        print(f'warning: {task}, line {", ".join(map(str, numbers))}: {cause}', file=sys.stderr)
+        listed = ', '.join(map(str, numbers[:20])) + (f' and {len(numbers) - 20} more' if len(numbers) > 20 else '')
+        print(f'warning: {name}{task}, line{"s" * (len(numbers) > 1)} {listed}: {cause}', file=sys.stderr)
     return result
 
 
@@ -144,6 +149,8 @@ def read_test(corpus, split, tasks):
 
 def score_test(checkpoint, path, args):
     """Score a split in every task, or in that of --src and --tgt; with --compare, against other checkpoints."""
+    if args.compare is None and path.parent == Path(args.run):
+        args.compare = [name for name in ('dense.pt', 'base.pt') if path.with_name(name).exists() and name != path.name]
     others = {name: load(find(name, args), args) for name in args.compare or []}
     tasks = [args.task] if args.task else checkpoint.tasks
     for name, other in others.items():
@@ -157,11 +164,12 @@ def score_test(checkpoint, path, args):
     averaged = {} if args.task else scoring.groups(checkpoint.data['pairs'])
     sources, references = read_test(corpus, args.test, tasks)
 
-    def translations(system):
-        return {task: translate_lines(system, sources[task], task, args)
+    def translations(system, name):
+        return {task: translate_lines(system, sources[task], task, args, f'{Path(name).name}, ')
                 for task in tqdm(tasks, unit='direction', disable=None)}
 
-    hypotheses, others = translations(checkpoint), {name: translations(other) for name, other in others.items()}
+    hypotheses = translations(checkpoint, path)
+    others = {name: translations(other, name) for name, other in others.items()}
     found = scoring.score(references, hypotheses, others, averaged, args.seed)
     content = {'model': str(path), 'base': origin(checkpoint), 'data': args.data, 'split': args.test, 'seed': args.seed,
                'compare': list(others), 'beam': args.beam, 'length_penalty': args.length_penalty, **found}

@@ -21,6 +21,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from minispec import cli  # noqa: E402
 from minispec.corpora import open_corpus  # noqa: E402
 from minispec.data import Bitext, Vocabulary  # noqa: E402
 from minispec.decoding import search  # noqa: E402
@@ -281,4 +282,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

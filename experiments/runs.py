@@ -127,10 +127,10 @@ def specialize(args, system):
 def score(args, system):
     """Score a system on the test split, by greedy search, and against the one that it is compared with."""
     folder, name = system.base, f'test.{system.path.stem}'
-    flags = ['--test', '--beam', 1, '--model', system.path]
+    flags = ['--test', '--beam', 1, '--model', system.path, '--compare']
     if other := system.compared_with:
         folder = folder / f'vs-{other.base.name}.{other.path.stem}'
-        flags += ['--compare', other.path]
+        flags.append(other.path)
     run_script(args, 'translate', folder, name, flags)
     found = json.loads((folder / name / 'scores.json').read_text(encoding='utf-8'))
     system.scores = found['means']

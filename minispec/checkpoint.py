@@ -129,6 +129,7 @@ def load_base(path):
 
 def load_state(path, phase):
     """Read the Checkpoint from which an interrupted training of this phase goes on."""
+    path = Path(path)
     made_by = f'{maker(path)}, at its first validation or at Ctrl-C,'
     checkpoint = load_checkpoint(path, made_by)
     if checkpoint.info['phase'] != phase or checkpoint.training is None:

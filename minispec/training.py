@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import distributed
@@ -161,6 +162,7 @@ def train(checkpoint, train_data, valid_data, path, args):
     or None if nothing was left to train. After a Ctrl-C it finishes the step, writes NAME.last.pt and raises
     KeyboardInterrupt with the command to go on. Raises UserError if the loss is no longer a number.
     """
+    path = Path(path)
     model, tasks, dtype = checkpoint.model, checkpoint.tasks, getattr(torch, checkpoint.dtype)
     wrapped, optimizer, progress = prepare(checkpoint, path, args)
     if progress.ended(args):

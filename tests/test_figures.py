@@ -10,7 +10,7 @@ from minispec.figures import Profile
 from minispec.figures.analysis import (ablate, comparable_pairs, display_order, language_tree, layer_names, linkage,
                                        nearest_relatives, pure_pairs, similarity, spearman, specific_neurons)
 from minispec.figures.pictures import draw_curve, draw_overlap, draw_tree
-from minispec.figures.tables import print_ablation, print_families, print_layers, print_tree
+from minispec.figures.tables import print_ablation, print_families, print_layers, print_summary, print_tree
 from minispec.neurons import overlap
 
 TASKS = ['en-cs', 'en-de', 'en-nl', 'en-pl', 'cs-en', 'de-en', 'nl-en', 'pl-en']
@@ -38,6 +38,17 @@ def symmetric(tasks, others, **values):
 def line_of(capsys, start):
     """The cells of the line of the output that starts with this."""
     return next(line for line in capsys.readouterr().out.splitlines() if line.startswith(start)).split()
+
+
+def test_the_summary_says_how_many_neurons_and_who_shares_most(capsys):
+    """de and nl share most above chance, though cs and pl have the higher IoU."""
+    iou, chance = symmetric(TASKS, 0.5, de_nl=0.7, cs_pl=0.9), symmetric(TASKS, 0.5, cs_pl=0.8)
+    found = profile(TASKS, iou, chance)
+    found.masks = torch.tensor([[[1, 1, 1, 0]] * 2] * 4 + [[[1, 0, 0, 0]] * 2] * 4, dtype=torch.bool)
+    print_summary(found)
+    out = capsys.readouterr().out
+    assert 'needs 50% of the neurons (25% to 75%)' in out
+    assert 'de-en and nl-en share most, in enc1: IoU 0.70, expected by chance 0.50.' in out
 
 
 def test_layers_are_named_in_the_order_of_the_masks():

@@ -82,7 +82,7 @@ def check_lines(run, lines, final_newline):
         assert (code, out, err) == (2, '', f'error: standard input{cause}\n')
     else:
         assert code == 0 and out.count('\n') == raw.count(b'\n') + (raw[-1:] not in (b'', b'\n'))
-        assert all(line.startswith('warning: en-de, line ') for line in err.splitlines())
+        assert all(line.startswith('warning: en-de, line') for line in err.splitlines())
 
 
 def test_as_many_lines_come_out_as_go_in(run):

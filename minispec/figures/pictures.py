@@ -1,6 +1,7 @@
 """The figures as pictures. Each function writes a PNG and an SVG into `folder` and returns their paths."""
 import csv
 import io
+from pathlib import Path
 
 from minispec import UserError
 from minispec.files import write
@@ -29,7 +30,7 @@ def new_figure():
 
 def save(figure, folder, name):
     """Write a picture as PNG and as SVG; returns the paths."""
-    paths = [folder / f'{name}.{suffix}' for suffix in ('png', 'svg')]
+    paths = [Path(folder) / f'{name}.{suffix}' for suffix in ('png', 'svg')]
     for path in paths:
         picture = io.BytesIO()
         figure.savefig(picture, format=path.suffix[1:], dpi=150)
@@ -131,6 +132,7 @@ def draw_lines(folder, name, lines, x, y):
 
 def draw_curve(csv_path):
     """The training curve in RUN/base.csv, as RUN/base.curve.png and .svg."""
+    csv_path = Path(csv_path)
     with csv_path.open(encoding='utf-8', newline='') as file:
         rows = list(csv.DictReader(file))
     steps = [int(row['step']) for row in rows]

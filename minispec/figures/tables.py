@@ -10,6 +10,7 @@ from minispec.tasks import split_task
 
 def print_all(profile, shown):
     """All tables but `print_ablation`'s; `shown` names the layers whose overlap and tree are printed."""
+    print_summary(profile)
     print_layers(profile)
     print_families(profile)
     for layer in shown:
@@ -17,10 +18,25 @@ def print_all(profile, shown):
         print_tree(layer, *analysis.language_tree(profile, layer))
 
 
+def print_summary(profile):
+    """What was found, in three lines."""
+    kept = 100 * (1 - analysis.sparsity(profile.masks).mean(1))  # (N,), percent of the neurons of all layers
+    print(f'\nA direction needs {kept.mean():.0f}% of the neurons ({kept.min():.0f}% to {kept.max():.0f}%): '
+          f'{profile.selection}.')
+    pairs = []
+    for layer in profile.layers:
+        iou, chance = profile.overlap(layer)
+        for a, b in analysis.comparable_pairs(profile.tasks, layer).triu().nonzero().tolist():
+            pairs.append((iou[a, b].item(), chance[a, b].item(), profile.tasks[a], profile.tasks[b], layer))
+    if pairs:
+        print('Above chance, {2} and {3} share most, in {4}: IoU {0:.2f}, expected by chance {1:.2f}.'.format(
+            *max(pairs, key=lambda pair: pair[0] - pair[1])))
+    print('Look at how sparsity and overlap change from layer to layer, and compare each IoU with what chance gives.')
+
+
 def print_layers(profile):
     """Figures 5 and 2."""
-    print(f'\n{profile.selection}\n'
-          '           sparsity             IoU of two languages        expected\n'
+    print('\n           sparsity             IoU of two languages        expected\n'
           '       mean   min   max    min  25%  50%  75%  max   mean  by chance')
     for layer, off in zip(profile.layers, analysis.sparsity(profile.masks).T):  # (N,)
         line = f'{layer:5}  {off.mean():.2f}  {off.min():.2f}  {off.max():.2f}'
