@@ -322,6 +322,118 @@ def test_a_finished_run_stays_as_it_is(pipeline, common):
     assert 'leave dense out' not in succeed('specialize.py', *common, '--resume', '--masks', 'dense')
 
 
+# What is not said is taken from the checkpoint -------------------------------------------------------------------------
+
+def test_a_forgotten_data_is_that_of_the_checkpoint(pipeline, common, corpus_folder):
+    """And not the phrasebook, though that is the default of train.py."""
+    run, resolved = common[2:], f'data={corpus_folder.resolve()} '
+    assert resolved in succeed('profile.py', *run)
+    assert resolved in succeed('specialize.py', *run, *SHORT, '--masks', 'shared')
+    assert resolved in succeed('translate.py', *run, '--beam', 1, '--model', 'dense.pt', '--compare')
+
+
+def test_other_data_than_that_of_the_checkpoint_is_refused(pipeline, common, corpus_folder, tmp_path):
+    """By its text: a copy in another folder is the same data."""
+    moved = shutil.copytree(corpus_folder, tmp_path / 'moved')
+    for name, script, flags in (('valid.fr', 'profile.py', []), ('train.de', 'specialize.py', SHORT),
+                                ('valid.de', 'specialize.py', SHORT), ('valid.de', 'train.py', ['--resume'])):
+        command = [script, '--data', moved, *common[2:], *flags]
+        text = (moved / name).read_bytes()
+        succeed(*command)
+        (moved / name).write_bytes(text.replace(b' ', b'  ', 1))
+        message = fail(*command)
+        assert f'the {name.split(".")[0]} text is not that which the model was trained with' in message
+        (moved / name).write_bytes(text)
+
+
+def test_precision_is_that_of_the_base(common, corpus_folder, tmp_path):
+    run = ['--run', tmp_path, '--device', 'cpu']
+    flags = [*SMALL[:-1], 'bfloat16', *SHORT]
+    assert 'on cpu in bfloat16' in succeed('train.py', '--data', corpus_folder, *run, *flags)
+    assert 'on cpu in bfloat16' in succeed('specialize.py', *run, *SHORT, '--masks', 'dense')
+    assert load_checkpoint(tmp_path / 'dense.pt').dtype == 'bfloat16'
+
+
+def test_another_selection_has_files_of_another_name(pipeline, common):
+    """So that no k overwrites another; the name says it, a missing file's, too."""
+    before = {name: (common[3] / name).read_bytes() for name in ('specialized.pt', 'sparsity.svg')}
+    flags = ['--k', 95, '--count', 'sentence']
+    assert (out := succeed('profile.py', *common, *flags, '--plot')) and 'sparsity.k95.sentence.svg' in out
+    assert 'k = 95, by sentence; base ' in out
+    assert '(k = 95, by sentence; base ' in (common[3] / 'sparsity.k95.sentence.svg').read_text(encoding='utf-8')
+    out = succeed('specialize.py', *common, *SHORT, *flags)
+    assert f'wrote {common[3] / "specialized.k95.sentence.pt"} ' in out
+    assert {name: (common[3] / name).read_bytes() for name in before} == before
+    assert 'specialize.py --masks random --k-encoder 95 --k-decoder 62.5 makes it' in fail(
+        'translate.py', *common, '--model', 'random.k95-62.5.pt')
+
+
+def test_what_was_made_from_another_base_is_said(pipeline, common, corpus_folder, tmp_path):
+    """After a second train.py in a run folder, specialized.pt is still that of the first."""
+    run = shutil.copytree(common[3], tmp_path / 'run')
+    flags = ['--run', run, '--device', 'cpu']
+    text = [*flags, *EN_DE, '--beam', 1]
+    assert 'another base' not in call_here('translate.py', *text, stdin=b'a dog\n')[2]
+    succeed('train.py', '--data', corpus_folder, *flags, *SMALL, *SHORT, '--seed', 2)
+    said = f'warning: {run / "specialized.pt"} was made from another base than {run / "base.pt"}\n'
+    code, _, err = call_here('translate.py', *text, stdin=b'a dog\n')
+    assert code == 0 and err.count(said) == 1
+    code, _, err = call_here('translate.py', *flags, '--beam', 1, '--compare', 'base.pt')
+    assert said in err and f'{run / "specialized.pt"} and base.pt were not made from the same base\n' in err
+    assert 'recorded in another base' in fail('specialize.py', *flags, *SHORT)
+
+
+# At a terminal ---------------------------------------------------------------------------------------------------------
+
+class Terminal(io.BytesIO):
+    """Lines that are typed; `seen` notes what had been printed when each was asked for."""
+
+    def __init__(self, lines, out):
+        super().__init__(b''.join(lines))
+        self.out, self.seen = out, []
+
+    def __next__(self):
+        self.seen.append(self.out.getvalue().count(b'\n'))
+        return super().__next__()
+
+
+def test_what_is_typed_is_translated_line_by_line(pipeline, common, monkeypatch):
+    text = [b'the dog runs\n', b'a red cat\n', b'\n']
+    expected = succeed('translate.py', *common, *EN_DE, stdin=b''.join(text))
+    out = io.BytesIO()
+    terminal = Terminal(text, out)
+    stdin = io.TextIOWrapper(terminal)
+    stdin.isatty = lambda: True
+    stdout, stderr = (io.TextIOWrapper(stream, encoding='utf-8') for stream in (out, io.BytesIO()))
+    monkeypatch.setattr(sys, 'argv', ['translate.py', *map(str, [*common, *EN_DE])])
+    for name, stream in (('stdin', stdin), ('stdout', stdout), ('stderr', stderr)):
+        monkeypatch.setattr(sys, name, stream)
+    runpy.run_path(str(ROOT / 'translate.py'), run_name='__main__')
+    assert out.getvalue().decode() == expected and terminal.seen == [0, 1, 2, 3]
+    assert stderr.buffer.getvalue().startswith(b'en to de: type a sentence and press Enter;')
+
+
+def test_words_that_a_small_corpus_never_had_are_said_once(pipeline, common):
+    text = b'The big dog\nHello, how are you, dog?\na new day\n'
+    code, _, err = call_here('translate.py', *common, *EN_DE, stdin=text)
+    said = [line for line in err.splitlines() if 'training text (' in line]
+    assert said == ['warning: line 2: 4 of 5 words are not in the training text (hello, how, are, you), and so the '
+                    'translation is a guess']
+    checkpoint = load_checkpoint(common[3] / 'specialized.pt')
+    assert checkpoint.data['words']['en'] == sorted(set(checkpoint.data['words']['en'])) and 'dog' in checkpoint.data[
+        'words']['en']
+
+
+def test_a_closed_or_foreign_standard_output_is_no_error(pipeline, common, monkeypatch):
+    """As in a notebook, or after >&- in a shell."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, 'argv', ['profile.py', *map(str, common)])
+    for stream in (out, None):
+        monkeypatch.setattr(sys, 'stdout', stream)
+        runpy.run_path(str(ROOT / 'profile.py'), run_name='__main__')
+    assert 'wrote ' in out.getvalue()
+
+
 def test_profile_does_not_hide_the_standard_librarys():
     """`cProfile` and with it torch's optimizers import `profile`, and find ours first when run from this folder."""
     program = ('import profile, cProfile, torch; assert profile.__file__.startswith(%r); profile.Profile; profile.run; '
