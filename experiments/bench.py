@@ -221,7 +221,8 @@ def bench_decoding(bench, model, valid):
     for k, density in DENSITIES.items():
         forms[f'masked {k}'] = endless(density)
         forms[f'sub-network {k}'] = forms[f'masked {k}'].sub_network(0)
-    works = {name: partial(search, form, batch.src, task, batch.tgt[:, 0], beam=5) for name, form in forms.items()}
+    inputs = batch.src, task, batch.tgt[:, 0], torch.full_like(task, 20), [PAD]  # at most 20 tokens
+    works = {name: partial(search, form, *inputs, beam=5) for name, form in forms.items()}
     times = bench.race({'uncached': partial(uncached, forms['dense'], batch, task), **works})
     bench.report('beam 5, 20 tokens', [len(batch.src) / t for t in times['dense']], 'sentences/s')
     bench.compare('speed of search with caches over that without', times, 'uncached', 'dense')

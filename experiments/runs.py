@@ -5,6 +5,7 @@ A script that has ended well is not run again. So after an interruption the same
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent  # where the four scripts are
 sys.path.insert(0, str(ROOT))
 
-from minispec import UserError, cli  # noqa: E402
+from minispec import UserError  # noqa: E402
 from minispec.checkpoint import DEFAULT_K, checkpoint_name, load_checkpoint  # noqa: E402
 from minispec.corpora import open_corpus  # noqa: E402
 from minispec.data import read_lines  # noqa: E402
@@ -83,7 +84,7 @@ def run_script(args, script, folder, name, flags):
     elif script == 'specialize':
         flags = [*args.specialize, *flags]
     flags = ['--run', folder, '--data', args.data, '--device', args.device, '--seed', args.seed, *flags]
-    command = cli.command(f'{script}.py', *flags)
+    command = shlex.join(['python', f'{script}.py', *map(str, flags)])
     if log.exists():
         begun, _, printed = log.read_text(encoding='utf-8').partition('\n')
         if begun != command:

@@ -145,7 +145,7 @@ def test_every_character_of_unicode_comes_back_as_it_was(tmp_path):
         block = characters[start:start + 100_000]
         lines = ['no zero', *('a' + 'b'.join(block[i:i + 50]) + 'c' for i in range(0, len(block), 50))]
         words = ['several words that add to what a text has']
-        vocabulary = learn_vocabulary(tmp_path, len(block) + 20, en=lines, de=words)
+        vocabulary = learn_vocabulary(tmp_path, len({*block, *''.join(words)}) + 15, en=lines, de=words)
         assert vocabulary.decode(vocabulary.encode(lines)) == list(map(without_runs_of_spaces, lines))
 
 
