@@ -11,7 +11,7 @@ from minispec.checkpoint import Checkpoint, check_text, describe_data, load_stat
 from minispec.corpora import check_splits, open_corpus, source
 from minispec.data import Bitext, Vocabulary
 from minispec.model import Config, Transformer
-from minispec.runtime import pick_device, pick_dtype
+from minispec.runtime import from_first_process, pick_device, pick_dtype
 from minispec.training import train
 
 
@@ -40,11 +40,13 @@ def arguments():
 
 def untrained(corpus, args):
     """A vocabulary from the training text, and a model with random weights."""
-    vocabulary = Vocabulary.train(corpus.texts('train'), args.vocab_size)
+    device = pick_device(args.device)
+    proto = from_first_process(lambda: Vocabulary.train(corpus.texts('train'), args.vocab_size).proto, device)
+    vocabulary = Vocabulary(proto)
     config = Config(len(vocabulary), len(corpus.tasks), args.d_model, args.d_ff, args.layers, args.heads, args.dropout)
     torch.manual_seed(args.seed)
     return Checkpoint(Transformer(config), vocabulary, corpus.tasks, data={}, info={'phase': 'base'},
-                      dtype=pick_dtype(args.dtype, pick_device(args.device)))
+                      dtype=pick_dtype(args.dtype, device))
 
 
 def main():

@@ -49,14 +49,27 @@ def rank_and_world_size():
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
+def join_processes(device):
+    """Let torchrun's processes meet; without torchrun, or if they have met, do nothing."""
+    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
+        if device.type == 'cuda':
+            torch.cuda.set_device(device)  # nccl works on the current one
+        distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+
+
+def from_first_process(make, device):
+    """What make() returns in the first process, in all of them; the others do not call it."""
+    join_processes(device)
+    found = [make() if rank_and_world_size()[0] == 0 else None]
+    if distributed.is_initialized():
+        distributed.broadcast_object_list(found)
+    return found[0]
+
+
 def wrap_ddp(model, device):
     """The model as torchrun's processes train it together; without torchrun, the model itself."""
-    if not distributed.is_torchelastic_launched():
-        return model
-    if device.type == 'cuda':
-        torch.cuda.set_device(device)  # nccl works on the current one
-    distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
-    return DistributedDataParallel(model)
+    join_processes(device)
+    return DistributedDataParallel(model) if distributed.is_initialized() else model
 
 
 def all_reduce_sum(numbers):

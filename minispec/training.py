@@ -73,20 +73,23 @@ def train_step(model, optimizer, batches, dtype):
     Each batch's loss is divided by the tokens of all batches and all processes. So a step over four small batches, or
     by four processes, is a step over one large batch. Raises Diverged, before the step, if a loss is not a number.
     """
-    core = model.module if isinstance(model, DistributedDataParallel) else model
+    parallel = isinstance(model, DistributedDataParallel)
+    core = model.module if parallel else model
     device, (_, world_size) = core.masks.device, rank_and_world_size()
     model.train()
     tokens = all_reduce_sum(torch.tensor(sum(len(batch.targets()[0]) for batch in batches), device=device)).item()
     total = torch.zeros((), device=device)
-    for batch in batches:
+    for number, batch in enumerate(batches, 1):
         batch = batch.to(device)
         targets, target_tasks = batch.targets()  # (n,) each
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            x = model(*batch)  # (n, D)
-        loss, each = SmoothedCrossEntropy.apply(x.to(dtype), core.embedding.weight.to(dtype), targets)  # (), (n,)
-        if not loss.isfinite():
-            raise Diverged(target_tasks[~each.isfinite()].unique().tolist())
-        (loss * (world_size / tokens)).backward()  # DistributedDataParallel takes the mean over processes, not the sum
+        # Processes exchange their gradients after the last batch alone.
+        with model.no_sync() if parallel and number < len(batches) else contextlib.nullcontext():
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                x = model(*batch)  # (n, D)
+            loss, each = SmoothedCrossEntropy.apply(x.to(dtype), core.embedding.weight.to(dtype), targets)  # (), (n,)
+            if not loss.isfinite():
+                raise Diverged(target_tasks[~each.isfinite()].unique().tolist())
+            (loss * (world_size / tokens)).backward()  # DistributedDataParallel takes the processes' mean, not the sum
         total += loss.detach() / tokens
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
