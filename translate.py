@@ -4,6 +4,7 @@
     RUN/specialized.pt + test split (--test, the default)  ->  scores beside dense.pt and base.pt,
                                                                RUN/test.specialized/
     RUN/specialized.pt + a direction (--extract)           ->  RUN/specialized.en-de.pt, its sub-network
+    RUN/specialized.pt + a direction (--export FOLDER)     ->  its sub-network for CTranslate2
 """
 import argparse
 import json
@@ -21,6 +22,7 @@ from minispec.checkpoint import load_checkpoint, origin, save_checkpoint, warn_o
 from minispec.corpora import open_corpus
 from minispec.data import check_aligned, decode_lines, read_lines, words
 from minispec.decoding import translate
+from minispec.export import export
 from minispec.files import make_folder, write
 from minispec.masks import zero_shot_masks
 from minispec.runtime import pick_device
@@ -39,6 +41,8 @@ def arguments():
     text.add_argument('--input', help='file to translate (default: standard input)')
     text.add_argument('--extract', action='store_true',
                       help='translate nothing, but save the sub-network of --src and --tgt as a smaller model')
+    text.add_argument('--export', metavar='FOLDER',
+                      help='translate nothing, but save that sub-network for CTranslate2, in 8-bit integers')
     test = parser.add_argument_group('to score all directions, or that of --src and --tgt')
     test.add_argument('--test', nargs='?', const='test', metavar='SPLIT', type=split_name,
                       help='score this split of --data: test if none is named, or say test_2018_flickr')
@@ -46,14 +50,14 @@ def arguments():
                       help='test also the difference to each of these checkpoints (default: dense.pt and base.pt, if '
                            'they are in --run)')
     args = parser.parse_args()
-    if not (args.src or args.tgt or args.input or args.extract):
+    if not (args.src or args.tgt or args.input or args.extract or args.export):
         args.test = args.test or 'test'
     if bool(args.src) != bool(args.tgt) or not (args.src or args.test):
         parser.error('say what to translate: --src en --tgt de, or --test, or both')
     if args.compare and not args.test:
         parser.error('--compare goes with --test')
-    if [bool(args.test), args.extract, args.input is not None].count(True) > 1:
-        parser.error('only one of --test, --extract and --input')
+    if [bool(args.test), args.extract, bool(args.export), args.input is not None].count(True) > 1:
+        parser.error('only one of --test, --extract, --export and --input')
     args.task = join_task(args.src, args.tgt) if args.src else None
     return args
 
@@ -195,6 +199,9 @@ def main():
         score_test(checkpoint, path, args)
     elif args.extract:
         save_extracted(checkpoint, path, args)
+    elif args.export:
+        example = export(extract(checkpoint, args.task), args.task, args.export)
+        print(f'wrote {args.export}; to translate with it in Python:\n\n{example}')
     else:
         translate_text(checkpoint, args)
 

@@ -28,7 +28,8 @@ def pick_device(name):
 def pick_dtype(name, device):
     """The name of the precision that `--dtype` asks for.
 
-    auto takes bfloat16 where the processor has instructions for it. Without them, bfloat16 is a hundred times slower than float32 on a CPU.
+    auto takes bfloat16 where the processor has instructions for it. Without them, bfloat16 is a hundred times slower
+    than float32 on a CPU.
     """
     if name != 'auto':
         return name

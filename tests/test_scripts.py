@@ -1,4 +1,5 @@
 """The four scripts as a user runs them, in order, and what they say when they are used wrongly."""
+import contextlib
 import io
 import json
 import runpy
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -18,7 +20,9 @@ from sacrebleu.metrics import BLEU
 from minispec import decoding, training
 from minispec.checkpoint import load_base, load_checkpoint, save_checkpoint
 from minispec.data import read_lines
+from minispec.export import export
 from minispec.masks import MASKS, reverse_masks, shared_masks
+from minispec.model import EOS
 from minispec.neurons import select
 from minispec.training import train_step
 
@@ -242,6 +246,44 @@ def test_a_sub_network_translates_its_direction_and_no_other(pipeline, common):
     assert succeed(*following, stdin=text) == translation
     assert 'knows en-de' in fail('translate.py', *common, '--src', 'de', '--tgt', 'en', '--model',
                                  'specialized.en-de.pt')
+
+
+@torch.no_grad()
+def test_an_exported_sub_network_is_the_models_function(pipeline, common, corpus_folder, tmp_path):
+    """CTranslate2 gives each subword of the references the probability that the whole model gives it."""
+    ctranslate2 = pytest.importorskip('ctranslate2')
+    checkpoint = load_checkpoint(common[3] / 'specialized.pt')
+    model, vocabulary, index = checkpoint.model.eval(), checkpoint.vocabulary, checkpoint.tasks.index('en-de')
+    part = replace(checkpoint, model=model.sub_network(index), tasks=['en-de'])
+    export(part, 'en-de', tmp_path / 'float32', quantization=None)
+    translator = ctranslate2.Translator(str(tmp_path / 'float32'))
+    lines = [list(read_lines(corpus_folder / f'test.{language}')) for language in ('en', 'de')]
+    for src, tgt in zip(*map(vocabulary.encode, lines)):
+        rows = torch.tensor([[vocabulary.tag('en'), *src, EOS]]), torch.tensor([[vocabulary.tag('de'), *tgt, EOS]])
+        log_probs = model.project(model(*rows, torch.tensor([index]))).log_softmax(-1)  # (n, V)
+        expected = log_probs.gather(1, rows[1][0, 1:, None]).flatten()  # (n,)
+        source, target = [[vocabulary.model.id_to_piece(i) for i in row] for row in (rows[0][0].tolist(), tgt)]
+        found = translator.score_batch([source], [target])[0].log_probs
+        torch.testing.assert_close(torch.tensor(found), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_exported_sub_network_is_small_and_translates_as_it_is_printed(pipeline, common, tmp_path):
+    pytest.importorskip('ctranslate2')
+    before = (common[3] / 'specialized.pt').read_bytes()
+    out = succeed('translate.py', *common, *EN_DE, '--export', tmp_path / 'small')
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(out.split('\n\n', 1)[1].replace('A sentence.', 'the dog runs'), {})
+    assert len(printed.getvalue()) > 1 and (common[3] / 'specialized.pt').read_bytes() == before
+    checkpoint = load_checkpoint(common[3] / 'specialized.pt')
+    export(checkpoint, 'en-de', tmp_path / 'large', quantization=None)  # all neurons, in 32 bits
+    assert (tmp_path / 'small' / 'model.bin').stat().st_size < (tmp_path / 'large' / 'model.bin').stat().st_size
+
+
+def test_export_without_ctranslate2_is_one_line(pipeline, common, tmp_path):
+    with patch.dict(sys.modules, {'ctranslate2': None, 'ctranslate2.specs': None}):
+        assert 'python -m pip install ctranslate2' in fail('translate.py', *common, *EN_DE, '--export', tmp_path / 'no')
+    assert not (tmp_path / 'no').exists()
 
 
 def test_a_direction_never_trained_is_translated_scored_and_compared(pipeline, common):
@@ -518,7 +560,7 @@ def test_wrong_flags_are_one_line(pipeline, common, tmp_path):
     for half in (['--src', 'de'], ['--test', '--tgt', 'de'], ['--extract'], ['--input', 'x']):
         assert 'say what to translate' in fail('translate.py', *common, *half)
     for two in (['--test', '--extract'], ['--test', '--input', 'x'], ['--extract', '--input', 'x']):
-        assert 'only one of --test, --extract and --input' in fail('translate.py', *common, *EN_DE, *two)
+        assert 'only one of --test, --extract, --export and --input' in fail('translate.py', *common, *EN_DE, *two)
     (tmp_path / 'bad.pt').write_bytes(b'no checkpoint')
     assert 'bad.pt is not a minispec checkpoint' in fail('translate.py', *common, '--model', tmp_path / 'bad.pt',
                                                          '--test')
