@@ -64,7 +64,9 @@ class Attention(nn.Module):
         """
         inputs = self.split_heads(self.query(x)), keys, values  # (B, H, T, D/H), (B, H, S, D/H) twice
         attend = nn.functional.scaled_dot_product_attention
-        if x.device.type == 'cpu':  # there, the backward pass of attention is ten times slower in bfloat16
+        if not len(x):  # one of several processes may get no sentence, which a GPU's kernels refuse
+            heads = inputs[0] @ inputs[1].mT @ inputs[2]  # (0, H, T, D/H)
+        elif x.device.type == 'cpu':  # there, the backward pass of attention is ten times slower in bfloat16
             with torch.autocast('cpu', enabled=False):
                 heads = attend(*(each.float() for each in inputs), mask, is_causal=causal)  # (B, H, T, D/H)
         else:

@@ -77,8 +77,10 @@ def train_step(model, optimizer, batches, dtype):
     core = model.module if parallel else model
     device, (_, world_size) = core.masks.device, rank_and_world_size()
     model.train()
-    tokens = all_reduce_sum(torch.tensor(sum(len(batch.targets()[0]) for batch in batches), device=device)).item()
-    total = torch.zeros((), device=device)
+    tokens = sum(len(batch.targets()[0]) for batch in batches)
+    if world_size > 1:
+        tokens = all_reduce_sum(torch.tensor(tokens, device=device)).item()
+    total, losses = torch.zeros((), device=device), []
     for number, batch in enumerate(batches, 1):
         batch = batch.to(device)
         targets, target_tasks = batch.targets()  # (n,) each
@@ -87,10 +89,11 @@ def train_step(model, optimizer, batches, dtype):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 x = model(*batch)  # (n, D)
             loss, each = SmoothedCrossEntropy.apply(x.to(dtype), core.embedding.weight.to(dtype), targets)  # (), (n,)
-            if not loss.isfinite():
-                raise Diverged(target_tasks[~each.isfinite()].unique().tolist())
             (loss * (world_size / tokens)).backward()  # DistributedDataParallel takes the processes' mean, not the sum
         total += loss.detach() / tokens
+        losses.append((each, target_tasks))
+    if not total.isfinite():  # asked once a step: a GPU has to be waited for
+        raise Diverged(sorted({task for each, tasks in losses for task in tasks[~each.isfinite()].tolist()}))
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
