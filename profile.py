@@ -10,7 +10,7 @@ if __name__ == '__main__':
 
     from minispec import UserError, cli, figures
     from minispec.checkpoint import check_text, fingerprint, load_base, save_activations, selection_name
-    from minispec.corpora import open_corpus
+    from minispec.corpora import open_corpus, source
     from minispec.data import Bitext, read_lines
     from minispec.neurons import overlap, record, select
     from minispec.runtime import pick_device
@@ -67,7 +67,7 @@ def main():
         figures.new_figure()  # fails now, not after the work, if there is no matplotlib
     run = Path(args.run)
     base = load_base(run / 'base.pt')
-    args.data = args.data or base.data['source']
+    args.data = source(args.data or base.data['source'])
     cli.print_settings(args)
     model, tasks = base.model, base.tasks
     layers = figures.layer_names(model.config.layers)
@@ -99,8 +99,8 @@ def main():
         pictures += figures.draw_ablation(run, profile, excess) if args.plot else []
     if pictures:
         print('drew ' + ', '.join(map(str, pictures)))
-    print(f'wrote {path}; next: ' + cli.next_command('specialize.py', args, base.data['source'],
-                                                     '--k', f'{args.k:g}', '--count', args.count))
+    print(f'wrote {path}; next: ' + cli.next_command(
+        'specialize.py', ['--k', f'{args.k:g}', '--count', args.count], args, base.data['source']))
 
 
 if __name__ == '__main__':

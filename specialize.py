@@ -14,7 +14,7 @@ from pathlib import Path
 from minispec import cli, figures
 from minispec.checkpoint import (check_text, checkpoint_name, fingerprint, load_activations, load_base, load_state,
                                  warn_of_other_base)
-from minispec.corpora import open_corpus
+from minispec.corpora import open_corpus, source
 from minispec.data import Bitext
 from minispec.masks import MASKS, make_masks
 from minispec.training import train
@@ -44,6 +44,18 @@ def specialized(base, args):
     return result
 
 
+def following(path, args, parser):
+    """The script to run next, and its flags: train `dense` in the same way, if it is not there, then compare."""
+    if not path.with_name('dense.pt').exists():
+        given = [name for name in cli.TRAINING if getattr(args, name) != parser.get_default(name)]
+        return 'specialize.py', ['--masks', 'dense', *(word for name in given for word in (
+            '--' + name.replace('_', '-'), getattr(args, name)))]
+    if args.masks == 'dense':  # what it is there for is to be compared with
+        found = [other for other in path.parent.glob('specialized*.pt') if '.last.' not in other.name]
+        path = max(found, key=lambda other: other.stat().st_mtime, default=path)
+    return 'translate.py', ['--model', path.name]
+
+
 def main():
     args, parser = arguments()
     path = Path(args.run) / checkpoint_name(args.masks, args.k_encoder, args.k_decoder, args.count)
@@ -56,7 +68,7 @@ def main():
         warn_of_other_base(last, checkpoint)
     else:
         base = load_base(Path(args.run) / 'base.pt')
-        args.data = args.data or base.data['source']
+        args.data = source(args.data or base.data['source'])
         checkpoint = specialized(base, args)
     cli.print_settings(args)
 
@@ -70,10 +82,7 @@ def main():
     best = train(checkpoint, train_data, valid_data, path, args)
     if args.plot:
         print('drew ' + ', '.join(map(str, figures.draw_curve(path.with_suffix('.csv')))))
-    script, flags = 'translate.py', ['--test', '--model', path.name]
-    if not path.with_name('dense.pt').exists():
-        script, flags = 'specialize.py', ['--masks', 'dense']
-    cli.print_result(path, best, cli.next_command(script, args, checkpoint.data['source'], *flags))
+    cli.print_result(path, best, cli.next_command(*following(path, args, parser), args, checkpoint.data['source']))
 
 
 if __name__ == '__main__':

@@ -59,7 +59,7 @@ def main():
         checkpoint = load_state(last, 'base')
         args = cli.resumed_settings(parser, last, checkpoint.info)
     else:
-        args.data = args.data or 'phrasebook'
+        args.data = source(args.data or 'phrasebook')
     cli.print_settings(args)
 
     corpus = open_corpus(args.data, args.languages)
@@ -72,12 +72,12 @@ def main():
     if args.resume:
         check_text(checkpoint, args.data, train_data, valid_data)
     else:
-        checkpoint.data = describe_data(source(args.data), tasks, train_data, valid_data, corpus.words())
+        checkpoint.data = describe_data(args.data, tasks, train_data, valid_data, corpus.words())
     print('training pairs: ' + ', '.join(f'{task} {n:,}' for task, n in checkpoint.data['pairs'].items()))
     best = train(checkpoint, train_data, valid_data, path, args)
     if args.plot:
         print('drew ' + ', '.join(map(str, figures.draw_curve(path.with_suffix('.csv')))))
-    cli.print_result(path, best, cli.next_command('profile.py', args, args.data))
+    cli.print_result(path, best, cli.next_command('profile.py', [], args, args.data))
 
 
 if __name__ == '__main__':

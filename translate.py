@@ -7,6 +7,7 @@
     RUN/specialized.pt + a direction (--export FOLDER)     ->  its sub-network for CTranslate2
 """
 import argparse
+import contextlib
 import json
 import re
 import sys
@@ -19,8 +20,8 @@ from tqdm import tqdm
 
 from minispec import UserError, cli, scoring
 from minispec.checkpoint import load_checkpoint, origin, save_checkpoint, warn_of_other_base
-from minispec.corpora import open_corpus
-from minispec.data import check_aligned, decode_lines, read_lines, words
+from minispec.corpora import open_corpus, source
+from minispec.data import Bitext, check_aligned, decode_lines, read_lines, words
 from minispec.decoding import translate
 from minispec.export import export
 from minispec.files import make_folder, write
@@ -50,11 +51,11 @@ def arguments():
                       help='test also the difference to each of these checkpoints (default: dense.pt and base.pt, if '
                            'they are in --run)')
     args = parser.parse_args()
-    if not (args.src or args.tgt or args.input or args.extract or args.export):
+    if not (args.src or args.tgt or args.extract or args.export) and args.input is None:
         args.test = args.test or 'test'
     if bool(args.src) != bool(args.tgt) or not (args.src or args.test):
         parser.error('say what to translate: --src en --tgt de, or --test, or both')
-    if args.compare and not args.test:
+    if args.compare is not None and not args.test:
         parser.error('--compare goes with --test')
     if [bool(args.test), args.extract, bool(args.export), args.input is not None].count(True) > 1:
         parser.error('only one of --test, --extract, --export and --input')
@@ -78,6 +79,7 @@ def load(path, args):
     """The checkpoint at `path`, on its device. A direction that it was not trained on is added zero-shot."""
     checkpoint = load_checkpoint(path)
     warn_of_other_base(path, checkpoint)
+    checkpoint.base = origin(checkpoint)  # before its masks are changed
     model, tasks = checkpoint.model, checkpoint.tasks
     if 2 * args.beam > model.config.vocab_size:
         raise UserError(f'--beam {args.beam} is more than half of the {model.config.vocab_size} subwords of {path}')
@@ -97,9 +99,9 @@ def extract(checkpoint, task):
     return replace(checkpoint, model=model, tasks=[task], training=None)
 
 
-def translate_lines(checkpoint, lines, task, args, name=''):
+def translate_lines(part, lines, task, args, name=''):
     """Translate `lines`; warnings name those that something went wrong with, and the model if it has a `name`."""
-    result, notes = translate(extract(checkpoint, task), lines, task, args.beam, args.length_penalty)
+    result, notes = translate(part, lines, task, args.beam, args.length_penalty)
     for cause, numbers in notes.items():
         listed = ', '.join(map(str, numbers[:20])) + (f' and {len(numbers) - 20} more' if len(numbers) > 20 else '')
         print(f'warning: {name}{task}, line{"s" * (len(numbers) > 1)} {listed}: {cause}', file=sys.stderr)
@@ -111,21 +113,25 @@ def save_extracted(checkpoint, path, args):
     save_checkpoint(saved, part)
     before, after = (sum(p.numel() for p in model.parameters()) for model in (checkpoint.model, part.model))
     print(f'wrote {saved} with {after:,} parameters of {before:,}; next: ' + cli.next_command(
-        'translate.py', args, args.data, '--model', saved, '--src', args.src, '--tgt', args.tgt))
+        'translate.py', ['--model', saved, '--src', args.src, '--tgt', args.tgt], args, args.data))
 
 
 def translate_text(checkpoint, args):
     """Translate a file or standard input; from a terminal, line by line."""
+    if args.input is None and getattr(sys.stdin, 'buffer', None) is None:
+        raise UserError('there is no standard input; name a file with --input')
     if args.input is None and sys.stdin.isatty():
         print(f'{args.src} to {args.tgt}: type a sentence and press Enter; end with Ctrl-D (Windows: Ctrl-Z, Enter)',
               file=sys.stderr)
         texts = ([line] for line in decode_lines(sys.stdin.buffer, 'standard input'))
     else:
-        texts = [list(read_lines(args.input) if args.input else decode_lines(sys.stdin.buffer, 'standard input'))]
-    known, warned = checkpoint.data['words'].get(args.src), False
+        lines = decode_lines(sys.stdin.buffer, 'standard input') if args.input is None else read_lines(args.input)
+        texts = [list(lines)]
+    part, known = extract(checkpoint, args.task), set(checkpoint.data['words'].get(args.src, ()))
     for lines in texts:
-        warned = warned or known is not None and warn_of_new_words(lines, known)
-        for line in translate_lines(checkpoint, lines, args.task, args):
+        if known and warn_of_new_words(lines, known):
+            known = None  # once is enough
+        for line in translate_lines(part, lines, args.task, args):
             print(line)
 
 
@@ -151,44 +157,85 @@ def read_test(corpus, split, tasks):
     return sources, references
 
 
-def score_test(checkpoint, path, args):
-    """Score a split in every task, or in that of --src and --tgt; with --compare, against other checkpoints."""
-    if args.compare is None and path.parent == Path(args.run):
-        args.compare = [name for name in ('dense.pt', 'base.pt') if path.with_name(name).exists() and name != path.name]
-    others = {name: load(find(name, args), args) for name in args.compare or []}
-    tasks = [args.task] if args.task else checkpoint.tasks
-    for name, other in others.items():
-        if not set(tasks) <= set(other.tasks):
-            raise UserError(f'--compare {name} translates {", ".join(other.tasks)}, not all of {", ".join(tasks)}')
-        if origin(other) != origin(checkpoint):
+def systems_to_compare(checkpoint, path, tasks, args):
+    """The checkpoints that --compare names, {name: Checkpoint}. Says where a comparison is not one of like things."""
+    names, result = args.compare, {}
+    if names is None and path.parent == Path(args.run):
+        names = [name for name in ('dense.pt', 'base.pt') if path.with_name(name).exists() and name != path.name]
+    for name in names or []:
+        other = load(find(name, args), args)
+        missing = [task for task in tasks if task not in other.tasks]
+        if missing and args.compare:
+            raise UserError(f'--compare {name} does not translate {", ".join(missing)}')
+        if missing:
+            print(f'note: {name} is not compared with, because it does not translate {", ".join(missing)}',
+                  file=sys.stderr)
+            continue
+        result[name] = other
+        if other.base != checkpoint.base:
             print(f'note: {path} and {name} were not made from the same base', file=sys.stderr)
-    args.data = args.data or checkpoint.data['source']
+        elif 'base' in checkpoint.info and 'base' in other.info:  # both by specialize.py
+            for flag in (*cli.TRAINING, 'seed'):
+                one, another = (each.info['settings'][flag] for each in (checkpoint, other))
+                if one != another:
+                    print(f'note: {path} was trained with {flag} {one}, and {name} with {another}', file=sys.stderr)
+    return result
+
+
+def warn_of_changed_text(checkpoint, corpus, args):
+    """Say it on stderr if the data has changed since: what is test text now may have been training text."""
+    tasks = list(checkpoint.data['pairs'])
+    if args.data == checkpoint.data['source'] and all(corpus.find('valid', task) for task in tasks):
+        valid_data = Bitext(corpus, 'valid', tasks, checkpoint.vocabulary, checkpoint.model.config.max_len, args.run)
+        if valid_data.text_fingerprint != checkpoint.data['valid']:
+            print(f'warning: {args.data} has changed since the training', file=sys.stderr)
+
+
+def score_test(checkpoint, path, args):
+    """Score a split in every task, or in that of --src and --tgt, beside the systems of --compare."""
+    tasks = [args.task] if args.task else checkpoint.tasks
+    others = systems_to_compare(checkpoint, path, tasks, args)
+    args.data = source(args.data or checkpoint.data['source'])
     cli.print_settings(args)
     corpus, start = open_corpus(args.data), time.monotonic()
-    averaged = {} if args.task else scoring.groups(checkpoint.data['pairs'])
+    warn_of_changed_text(checkpoint, corpus, args)
+    pairs = checkpoint.data['pairs']
+    averaged = scoring.groups({task: pairs[task] for task in tasks if task in pairs})
     sources, references = read_test(corpus, args.test, tasks)
 
     def translations(system, name):
-        return {task: translate_lines(system, sources[task], task, args, f'{Path(name).name}, ')
+        return {task: translate_lines(extract(system, task), sources[task], task, args, f'{Path(name).name}, ')
                 for task in tqdm(tasks, unit='direction', disable=None)}
 
     hypotheses = translations(checkpoint, path)
     others = {name: translations(other, name) for name, other in others.items()}
     found = scoring.score(references, hypotheses, others, averaged, args.seed)
-    content = {'model': str(path), 'base': origin(checkpoint), 'data': args.data, 'split': args.test, 'seed': args.seed,
+    content = {'model': str(path), 'base': checkpoint.base, 'data': args.data, 'split': args.test, 'seed': args.seed,
                'compare': list(others), 'beam': args.beam, 'length_penalty': args.length_penalty, **found}
     scoring.print_scores(found)
     if others:
         scoring.print_systems(found, args.model)
 
     folder = Path(args.run) / '.'.join([args.test, path.stem] + ([args.task] if args.task else []))
+    write_scores(folder, content, hypotheses)
+    src, tgt = split_task(tasks[0])
+    flags = ['--src', src, '--tgt', tgt] + (['--model', args.model] if args.model != 'specialized.pt' else [])
+    print(f'wrote {folder} in {(time.monotonic() - start) / 60:.1f} min; next, to translate what you type: '
+          + cli.next_command('translate.py', flags, args, args.data))
+
+
+def write_scores(folder, content, hypotheses):
+    """Write scores.json and TASK.txt, {task: lines}; those of another model that the folder may hold go, with a note."""
     make_folder(folder)
+    with contextlib.suppress(OSError, ValueError, KeyError):  # there are none
+        before = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))
+        if (before['model'], before['base']) != (content['model'], content['base']):
+            print(f'note: {folder} held scores of {before["model"]}, base {before["base"]}', file=sys.stderr)
+    for stale in folder.glob('*-*.txt'):
+        stale.unlink()
     for task, lines in hypotheses.items():
         write(folder / f'{task}.txt', ''.join(f'{line}\n' for line in lines))
     write(folder / 'scores.json', json.dumps(content, indent=2) + '\n')
-    src, tgt = split_task(tasks[0])
-    print(f'wrote {folder} in {(time.monotonic() - start) / 60:.1f} min; next, to translate what you type: '
-          + cli.next_command('translate.py', args, args.data, '--model', args.model, '--src', src, '--tgt', tgt))
 
 
 def main():

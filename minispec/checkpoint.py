@@ -17,6 +17,7 @@ from minispec.data import Vocabulary
 from minispec.files import check_keys, read, write
 from minispec.masks import MASKS
 from minispec.model import Config, Transformer
+from minispec.tasks import split_task
 
 DEFAULT_K = 70.0  # per cent of a layer's activity
 
@@ -59,16 +60,18 @@ def checkpoint_name(masks, k_encoder=DEFAULT_K, k_decoder=DEFAULT_K, count='toke
 def maker(path):
     """The command that makes a checkpoint of this name: base.pt, dense.pt, specialized.k95.pt, specialized.en-de.pt."""
     number = r'([\d.]*\d)'
+    path = Path(path)
     match = re.fullmatch(rf'(\w+)(?:\.k{number}(?:-{number})?)?(\.sentence)?(\.\w+-\w+)?(\.last)?\.pt', path.name)
     name, k_encoder, k_decoder, sentence, task, _ = match.groups() if match else [None] * 6
     if task:
-        return f'translate.py --model {path.name.replace(task, "")} --extract'
+        src, tgt = split_task(task[1:])
+        return f'translate.py --model {path.name.replace(task, "")} --extract --src {src} --tgt {tgt}'
     for masks in MASKS:
         if f'{name}.pt' == checkpoint_name(masks):
             flags = f' --k-encoder {k_encoder} --k-decoder {k_decoder}' if k_decoder else f' --k {k_encoder}'
             flags = (flags if k_encoder else '') + (' --count sentence' if sentence else '')
             return f'specialize.py --masks {masks}{flags}'
-    return 'train.py'
+    return 'train.py' if name == 'base' else 'train.py or specialize.py'
 
 
 def save_checkpoint(path, checkpoint):
@@ -141,8 +144,9 @@ def check_text(checkpoint, data, *texts):
     """Raise UserError unless each Bitext of `texts` is text of the same split as the checkpoint was trained with."""
     for text in texts:
         if text.text_fingerprint != checkpoint.data[text.split]:
-            raise UserError(f'--data {data}: the {text.split} text is not that which the model was trained with; name '
-                            'the right --data (none is best), or train a new base with train.py')
+            where = f'{data} has changed' if data == checkpoint.data['source'] else f'--data {data} is another text'
+            raise UserError(f'{where}: its {text.split} text is not that which the model was trained with; train a new '
+                            'base with train.py')
 
 
 def origin(checkpoint):
@@ -152,6 +156,7 @@ def origin(checkpoint):
 
 def warn_of_other_base(path, checkpoint):
     """Say it on stderr if the checkpoint at `path` was not made from the base.pt that lies beside it today."""
+    path = Path(path)
     base = path.with_name('base.pt')
     if checkpoint.base and base.exists() and base != path and origin(load_checkpoint(base)) != checkpoint.base:
         print(f'warning: {path} was made from another base than {base}', file=sys.stderr)

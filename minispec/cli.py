@@ -59,6 +59,9 @@ def parser(description):
     return result
 
 
+TRAINING = ('steps', 'batch_tokens', 'accumulate', 'lr', 'temperature', 'eval_every', 'patience')  # what decides it
+
+
 def add_training_flags(result):
     """The flags of the loop that train.py and specialize.py share."""
     result.add_argument('--steps', type=positive_int, default=2000, help='number of training steps')
@@ -94,14 +97,17 @@ def resumed_settings(parser, path, info):
     Where the run lies, what it computes on and whether it is drawn is as given now, and its data may lie elsewhere.
     Raises UserError for any other flag that is given and differs from the run's.
     """
+    def shown(value):
+        return ' '.join(value) if isinstance(value, list) else value
+
     saved = {name: value for name, value in info['settings'].items() if name not in ('run', 'device', 'resume', 'plot')}
     check_keys(path, info['settings'], vars(parser.parse_args()), 'settings.')
     args = parser.parse_args(namespace=argparse.Namespace(**saved))  # what is not given stays as saved
     for name, value in saved.items():
         given = getattr(args, name)
         if given != value and name != 'data':
-            raise UserError(f'--resume goes on with --{name.replace("_", "-")} {value}; leave {given} out, '
-                            'or start anew')
+            raise UserError(f'--resume goes on with --{name.replace("_", "-")} {shown(value)}; leave {shown(given)} '
+                            'out, or start anew')
     return args
 
 
@@ -117,8 +123,8 @@ def command(script, *arguments):
     return shlex.join(['python', str(Path(sys.argv[0]).with_name(script)), *map(str, arguments)])
 
 
-def next_command(script, args, source, *arguments):
-    """The command that goes on from here: `arguments`, and those flags of this script that all scripts share.
+def next_command(script, arguments, args, source):
+    """The command that goes on from here: with `arguments`, and those flags of this script that all scripts share.
 
     `source` is the data that the next script takes by itself, because the checkpoint names it.
     """
@@ -132,8 +138,9 @@ def run(main):
     """Call main(). What only the user can put right becomes one line on stderr and exit code 2."""
     if distributed.is_torchelastic_launched() and os.environ['RANK'] != '0':  # the first process prints for all
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')
-    elif sys.stdout is None:  # closed by who started us
-        sys.stdout = open(os.devnull, 'w', encoding='utf-8')
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):  # not in a notebook
             # Windows would write its code page to a file or a pipe.

@@ -6,7 +6,7 @@ A sentence is a row of subwords from one SentencePiece vocabulary that all langu
     target  <de> Ein Hund läuft . </s>    the tag, the decoder's first input, says which language to write
 
 The tags are control symbols: no text that a user types can turn into one. Subwords keep the characters of the text:
-only runs of spaces are changed, into one.
+only spaces are changed: of several in a row one remains, at the ends none.
 """
 import contextlib
 import gzip
@@ -58,7 +58,7 @@ def decode_lines(file, name):
                 raise UserError(f'{name} is UTF-16 text; save it as UTF-8')
             if b'\0' in line:
                 raise UserError(f'{name} has zero bytes in its first line, as UTF-16 text has; save it as UTF-8')
-            if b'\r' in line[:-1] and not line.endswith(b'\n'):  # the whole file is this line
+            if line.count(b'\r') > 1 or b'\r' in line[:-1] and not line.endswith(b'\n'):
                 raise UserError(f'{name}: its lines end in a carriage return alone, as on old Macs; save it with the '
                                 'line ends of Unix or Windows')
         try:
@@ -131,6 +131,10 @@ class Vocabulary:
         lines, characters = sample_text(texts)
         if not characters:
             raise UserError('the training text has nothing but empty lines')
+        smallest = len(characters) + len(texts) + 4  # with the tags, the space, and what is no text
+        if (size or 3000) < smallest:
+            raise UserError(f'--vocab-size {size or 3000} does not hold every character of the training text; '
+                            f'the smallest is {smallest}')
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -141,16 +145,12 @@ class Vocabulary:
         except RuntimeError as error:
             largest = re.search(r'value <= (\d+)', str(error))
             if largest and size is None:
-                smallest = len(characters) + len(texts) + 4  # with the tags, the space, and what is no text
                 size = (smallest + int(largest[1])) // 2
                 print(f'note: --vocab-size {size:,}, because this text supports at most {int(largest[1]):,}')
                 return cls.train(texts, size)
             if largest:
                 raise UserError(f'--vocab-size {size} is more than this text supports; the largest is {largest[1]}, '
                                 'and half of that is a good choice')
-            if smallest := re.search(r'required_chars\. \d+ vs (\d+)', str(error)):
-                raise UserError(f'--vocab-size {size or 3000} does not hold every character of the training text; '
-                                f'the smallest is {smallest[1]}')
             reason = str(error).rpartition(']')[2].strip()  # its errors are: file(line) [condition] reason
             raise UserError('SentencePiece cannot learn subwords from the training text: '
                             + (reason or 'all lines are longer than 4,192 bytes'))
@@ -171,7 +171,7 @@ class Vocabulary:
     def encode(self, lines):
         """Subword ids of each line, a list of lists, without tag and end of sentence.
 
-        A character that no training text had becomes UNK. Of spaces in a row one remains; nothing else is changed.
+        A character that no training text had becomes UNK. Of spaces in a row one remains, at the ends none; nothing else is changed.
         """
         return self.model.encode(list(map(hide_reserved, lines)))
 
@@ -287,10 +287,10 @@ class Bitext:
         return self.task.bincount(minlength=len(self.tags))
 
     def length_ratios(self):
-        """For each task (N,): the ratio of target to source length, in subwords, that 999 of 1,000 pairs keep to."""
+        """For each task (N,): the ratio of target to source length, in subwords, that 99 of 100 pairs keep to."""
         ratios = self.length[self.tgt].double() / self.length[self.src]  # (pairs,)
         of_tasks = [ratios[self.task == task] for task in range(len(self.tags))]  # N x (size_t,)
-        return torch.stack([own.kthvalue(math.ceil(0.999 * len(own))).values for own in of_tasks])
+        return torch.stack([own.kthvalue(math.ceil(0.99 * len(own))).values for own in of_tasks])
 
     def sample(self, temperature, generator):
         """One epoch: as many pairs as there are, task t's share proportional to size_t^(1/temperature).

@@ -47,13 +47,13 @@ def search(model, src, task, tag, bound, never_written, beam=5, length_penalty=1
         final = (top[:, :beam] / n ** length_penalty).masked_fill(~ends[:, :beam], -torch.inf)  # (B, beam)
         n_ended += ends[:, :beam].sum(1)
         score, best_beam = final.max(1)  # (B,)
-        for i in (score > best_score).nonzero().flatten().tolist():
-            best[sentence[i]] = tokens[i * beam + parent[i, best_beam[i]], 1:].tolist()
-        best_score = torch.maximum(best_score, score)
         at_bound = bound[sentence] == n  # (B,)
-        for i in (at_bound & best_score.isneginf()).nonzero().flatten().tolist():
-            best[sentence[i]] = [*tokens[i * beam + parent[i, 0], 1:].tolist(), int(token[i, 0])]
-            cut.add(int(sentence[i]))
+        cut_now = at_bound & torch.maximum(best_score, score).isneginf()  # (B,); below, best_beam of these is 0
+        for i in ((score > best_score) | cut_now).nonzero().flatten().tolist():
+            prefix, last = tokens[i * beam + parent[i, best_beam[i]], 1:].tolist(), int(token[i, best_beam[i]])
+            best[sentence[i]] = prefix if last == EOS else [*prefix, last]
+        cut |= set(sentence[cut_now].tolist())
+        best_score = torch.maximum(best_score, score)
 
         going = ((n_ended < beam) & ~at_bound).nonzero().flatten()  # (B',): the sentences that go on
         if not len(going):

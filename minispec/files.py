@@ -50,6 +50,7 @@ def locked(path):
 
     The system gives the lock back when the process ends, however it ends; the file stays.
     """
+    path = Path(path)
     make_folder(path.parent)
     with path.open('ab') as file:
         try:
@@ -69,6 +70,7 @@ def read(path, kind, made_by):
 
     Raises UserError if the file is not there, cut, damaged, or something else.
     """
+    path = Path(path)
     try:
         file = path.open('rb')
     except (FileNotFoundError, NotADirectoryError):

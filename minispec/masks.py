@@ -44,7 +44,12 @@ def random_masks(masks, seed):
 
 
 def reverse_masks(masks, tasks):
-    """The neurons of the reverse direction: en-de gets those of de-en. masks (N, L, F)."""
+    """The neurons of the reverse direction: en-de gets those of de-en. masks (N, L, F).
+
+    Raises UserError if a task has no reverse.
+    """
+    if alone := [task for task in tasks if reverse_task(task) not in tasks]:
+        raise UserError(f'--masks reverse: {", ".join(alone)} has no reverse direction in the base')
     return masks[[tasks.index(reverse_task(task)) for task in tasks]]
 
 

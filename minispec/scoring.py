@@ -222,7 +222,7 @@ def print_systems(found, tested):
             table[-1] += [*difference_cells(system[kind][first]), *counts]
     print()
     print_table(table)
-    print(f"ΔBLEU: {tested} minus the row's system, in column {first}; wins, losses: directions with p < {SIGNIFICANT}")
+    print(f"ΔBLEU: {tested} minus the row's system, column {first}; wins, losses: directions with p < {SIGNIFICANT}")
 
 
 def difference_cells(row):

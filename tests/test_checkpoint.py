@@ -254,7 +254,11 @@ def test_each_masks_have_a_file_and_a_missing_file_names_its_maker(tmp_path):
                                                           'shared.pt']
     for name, made_by in (('base.pt', 'train.py'), ('specialized.pt', 'specialize.py --masks own'),
                           ('reverse.pt', 'specialize.py --masks reverse'),
-                          ('base.en-de.pt', 'translate.py --model base.pt --extract')):
+                          ('random.k95.pt', 'specialize.py --masks random --k 95'),
+                          ('specialized.k95-62.5.sentence.pt',
+                           'specialize.py --masks own --k-encoder 95 --k-decoder 62.5 --count sentence'),
+                          ('base.en-de.pt', 'translate.py --model base.pt --extract --src en --tgt de'),
+                          ('mine.pt', 'train.py or specialize.py')):
         assert maker(tmp_path / name) == made_by
         assert f'{name} is not there; {made_by} makes it' in refused(tmp_path / name)
 

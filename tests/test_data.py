@@ -1,6 +1,7 @@
 """From files to batches: hand-made files, broken ones, and what training relies on."""
 import gzip
 import re
+import shutil
 
 import pytest
 import torch
@@ -147,6 +148,16 @@ def test_every_character_of_unicode_comes_back_as_it_was(tmp_path):
         words = ['several words that add to what a text has']
         vocabulary = learn_vocabulary(tmp_path, len({*block, *''.join(words)}) + 15, en=lines, de=words)
         assert vocabulary.decode(vocabulary.encode(lines)) == list(map(without_runs_of_spaces, lines))
+
+
+def test_a_single_outlier_does_not_set_the_length_ratio(corpus_folder, vocabulary, tmp_path):
+    """Of 200 pairs, one has a target of 40 times its source."""
+    data = shutil.copytree(corpus_folder, tmp_path / 'data')
+    (data / 'train.en').write_bytes(b'dog\n' + (data / 'train.en').read_bytes().split(b'\n', 1)[1])
+    (data / 'train.de').write_bytes(b'Hund ' * 40 + b'\n' + (data / 'train.de').read_bytes().split(b'\n', 1)[1])
+    ratios = [Bitext(Corpus(folder), 'train', ['en-de'], vocabulary, 256, tmp_path / folder.name).length_ratios().item()
+              for folder in (corpus_folder, data)]
+    assert 1 < ratios[0] < 4 and ratios[1] == pytest.approx(ratios[0], rel=0.5)
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------

@@ -53,3 +53,8 @@ def test_zero_shot_takes_the_encoder_of_the_source_and_the_decoder_of_the_target
     for task, cause in (('xx-fr', 'from xx'), ('de-xx', 'into xx'), ('en-x', 'into x')):
         with pytest.raises(UserError, match=f'no direction was trained {cause}; the model knows '):
             zero_shot_masks(masks, TASKS, task)
+
+
+def test_a_direction_without_a_reverse_is_an_error():
+    with pytest.raises(UserError, match='--masks reverse: fr-en has no reverse'):
+        reverse_masks(torch.ones(3, 2, 4), ['en-de', 'de-en', 'fr-en'])

@@ -384,7 +384,7 @@ def test_other_data_than_that_of_the_checkpoint_is_refused(pipeline, common, cor
         succeed(*command)
         (moved / name).write_bytes(text.replace(b' ', b'  ', 1))
         message = fail(*command)
-        assert f'the {name.split(".")[0]} text is not that which the model was trained with' in message
+        assert f'is another text: its {name.split(".")[0]} text is not that which the model was trained' in message
         (moved / name).write_bytes(text)
 
 
@@ -423,6 +423,72 @@ def test_what_was_made_from_another_base_is_said(pipeline, common, corpus_folder
     code, _, err = call_here('translate.py', *flags, '--beam', 1, '--compare', 'base.pt')
     assert said in err and f'{run / "specialized.pt"} and base.pt were not made from the same base\n' in err
     assert 'recorded in another base' in fail('specialize.py', *flags, *SHORT)
+
+
+def test_the_printed_commands_lead_to_a_comparison_of_like_things(pipeline, common, corpus_folder, tmp_path):
+    """With the flags that were given, dense is trained as own was, and compared with it."""
+    run, flags = tmp_path / 'my run', ['--steps', 4, '--eval-every', 2]
+    out = succeed('train.py', '--data', corpus_folder, '--run', run, '--device', 'cpu', '--seed', 3, *SMALL, *SHORT)
+    scripts = []
+    while 'next: python' in out:
+        _, script, *words = shlex.split(out.splitlines()[-1].split('next: ')[1])
+        scripts.append(' '.join([Path(script).name, *words]))
+        if words[:2] == ['--k', '70']:
+            words = ['--k', '95', *words[2:], *map(str, flags)]
+        assert '--seed' in words and '--device' in words
+        if '--model' in words:
+            break
+        out = succeed(script, *words)
+    assert scripts[2].startswith('specialize.py --masks dense --steps 4 --eval-every 2 ')
+    assert scripts[3].startswith('translate.py --model specialized.k95.pt ')
+    code, out, err = call_here('translate.py', *words)
+    assert code == 0 and 'note: ' not in err and '\ndense.pt ' in out.split('ΔBLEU')[-2]
+    settings = [load_checkpoint(run / name).info['settings'] for name in ('dense.pt', 'specialized.k95.pt')]
+    assert {name for name in settings[0] if settings[0][name] != settings[1][name]} == {
+        'masks', 'k', 'k_encoder', 'k_decoder'}
+
+
+def test_a_comparison_of_unlike_things_is_said(pipeline, common, tmp_path):
+    """Other steps; a direction that one of them lacks; scores of another model in the same folder."""
+    run = shutil.copytree(common[3], tmp_path / 'run')
+    flags = ['--run', run, '--device', 'cpu']
+    test = ['translate.py', *flags, '--beam', 1]
+    succeed('specialize.py', *flags, *SHORT, '--masks', 'dense', '--steps', 3)
+    assert f'note: {run / "specialized.pt"} was trained with steps 6, and dense.pt with 3\n' in call_here(*test)[2]
+    succeed('translate.py', *flags, *EN_DE, '--extract', '--model', 'base.pt')
+    succeed('translate.py', *flags, *EN_DE, '--extract')
+    code, out, err = call_here(*test, '--model', 'specialized.en-de.pt')  # one direction, compared in it alone
+    assert code == 0 and 'same base' not in err and '\nfr-en' not in out
+    (run / 'base.en-de.pt').replace(run / 'base.pt')
+    code, out, err = call_here(*test)
+    assert code == 0 and 'note: base.pt is not compared with, because it does not translate en-fr, de-en, fr-en' in err
+    assert 'does not translate' in fail(*test, '--compare', 'base.pt').splitlines()[-1]
+
+
+def test_scores_of_another_model_are_replaced_with_a_note(pipeline, common, tmp_path):
+    test = ['translate.py', '--run', tmp_path, '--device', 'cpu', '--beam', 1, '--model']
+    shutil.copy(common[3] / 'dense.pt', tmp_path / 'random.pt')
+    assert 'held scores' not in call_here(*test, common[3] / 'random.pt')[2]
+    code, _, err = call_here(*test, tmp_path / 'random.pt', *EN_DE, '--test')
+    assert code == 0 and 'held scores' not in err  # in a folder of its own
+    (tmp_path / 'test.random' / 'xx-yy.txt').write_bytes(b'stale')
+    code, _, err = call_here(*test, tmp_path / 'random.pt')
+    assert f'{tmp_path / "test.random"} held scores of {common[3] / "random.pt"}, base ' in err
+    assert sorted(path.name for path in (tmp_path / 'test.random').iterdir()) == [
+        'de-en.txt', 'en-de.txt', 'en-fr.txt', 'fr-en.txt', 'scores.json']
+
+
+def test_data_that_has_changed_since_the_training_is_said(corpus_folder, tmp_path):
+    data, run = shutil.copytree(corpus_folder, tmp_path / 'data'), ['--run', tmp_path / 'run', '--device', 'cpu']
+    succeed('train.py', '--data', data, *run, *SMALL, *SHORT)
+    test = ['translate.py', *run, '--model', 'base.pt', '--beam', 1]
+    assert 'has changed' not in call_here(*test)[2]
+    (data / 'valid.de').write_bytes((data / 'valid.de').read_bytes().replace(b' ', b'  ', 1))
+    assert f'warning: {data} has changed since the training\n' in call_here(*test)[2]
+    assert f'{data} has changed: its valid text is not' in fail('profile.py', *run)
+    for path in [*data.glob('train.*'), *data.glob('valid.*')]:
+        path.unlink()
+    assert 'has changed' not in call_here(*test)[2]  # there is nothing left to compare, and test text is enough
 
 
 # At a terminal ---------------------------------------------------------------------------------------------------------
@@ -472,8 +538,16 @@ def test_a_closed_or_foreign_standard_output_is_no_error(pipeline, common, monke
     monkeypatch.setattr(sys, 'argv', ['profile.py', *map(str, common)])
     for stream in (out, None):
         monkeypatch.setattr(sys, 'stdout', stream)
+        monkeypatch.setattr(sys, 'stderr', None)
         runpy.run_path(str(ROOT / 'profile.py'), run_name='__main__')
     assert 'wrote ' in out.getvalue()
+    for stream in (None, io.StringIO('the dog\n')):
+        monkeypatch.setattr(sys, 'stdin', stream)
+        monkeypatch.setattr(sys, 'stderr', err := io.StringIO())
+        monkeypatch.setattr(sys, 'argv', ['translate.py', *map(str, [*common, *EN_DE])])
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(ROOT / 'translate.py'), run_name='__main__')
+        assert err.getvalue() == 'error: there is no standard input; name a file with --input\n'
 
 
 def test_profile_does_not_hide_the_standard_librarys():
@@ -522,7 +596,7 @@ def test_missing_files_name_the_script_that_makes_them(pipeline, common, corpus_
     assert 'reverse.last.pt is not there; specialize.py --masks reverse, at its first' in fail(
         'specialize.py', *empty, '--masks', 'reverse', '--resume')
     assert 'dense.pt is not there; specialize.py --masks dense makes it' in fail(*test, 'dense.pt')
-    assert 'specialized.en-de.pt is not there; translate.py --model specialized.pt --extract makes it' in fail(
+    assert 'specialized.en-de.pt is not there; translate.py --model specialized.pt --extract --src en --tgt de makes it' in fail(
         *test, 'specialized.en-de.pt')
     assert not (tmp_path / 'new').exists()
     shutil.copy(common[3] / 'base.pt', tmp_path / 'base.pt')

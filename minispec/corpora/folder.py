@@ -16,6 +16,7 @@ from pathlib import Path
 from minispec import UserError
 from minispec.corpora.names import is_unclear, languages_in, remedy, right_name
 from minispec.data import read_lines, words
+from minispec.scoring import tokenizer_for
 from minispec.tasks import HUB, from_hub, join_task, split_task
 
 SPLITS = {'train': ['train'], 'valid': ['valid', 'val'], 'test': ['test', 'test_2016_flickr']}  # the names files use
@@ -47,7 +48,8 @@ class Corpus:
                                 + (remedy(name) or 'name files train.en-de.en and train.en-de.de, and write a language '
                                                    'with its region as pt_BR, not pt-BR'))
             elif name.lower().startswith('train'):
-                left_out.append(name + (f' (rename it to {right})' if (right := right_name(name)) else ''))
+                left_out.append(name + (f' (rename it to {right})' if (right := right_name(name))
+                                        and not (self.folder / right).exists() else ''))
         chosen = self._choose({*aligned, *(code for pair in pairs for code in pair)})
         aligned = chosen.intersection(aligned)
         tasks = {join_task(*way) for pair in pairs if chosen.issuperset(pair) for way in permutations(pair)}
@@ -60,6 +62,10 @@ class Corpus:
         if left_out:
             print(f'note: {self.folder}: left out, because the name says no language: {", ".join(left_out)}',
                   file=sys.stderr)
+        for pair in dict.fromkeys(map(tuple, pairs)):
+            if aligned.issuperset(pair) and join_task(*pair) in tasks:
+                print(f'note: {self.folder}: {"-".join(pair)} is trained on its pair of files, and not on train.{pair[0]} '
+                      f'and train.{pair[1]}', file=sys.stderr)
         first = from_hub(sorted(tasks))
         return first + sorted(tasks.difference(first))
 
@@ -94,9 +100,14 @@ class Corpus:
         return {language: sorted(files) for language, files in found.items()}
 
     def words(self, limit=5000):
-        """The words of the training text, {language: sorted list}, of the languages that have at most `limit`."""
+        """The words of the training text, {language: sorted list}, of the languages that have at most `limit`.
+
+        Languages that are written without spaces between words have none.
+        """
         result = {}
         for language, files in self.texts('train').items():
+            if tokenizer_for(language) in ('zh', 'ja-mecab', 'char'):
+                continue
             found = set()
             for line in chain.from_iterable(map(read_lines, files)):
                 found.update(words(line))

@@ -24,6 +24,7 @@ def download_multi30k(folder):
 
     The environment variable MINISPEC_MULTI30K_URL names another address to take them from, such as a classroom's.
     """
+    folder = Path(folder)
     base = (os.environ.get('MINISPEC_MULTI30K_URL') or URL).rstrip('/') + '/'
     make_folder(folder)
     missing = {}

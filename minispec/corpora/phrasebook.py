@@ -135,7 +135,7 @@ def write_phrasebook(folder):
     200 meanings for validation and 200 for test are the same for all pairs of languages. Training takes others: the
     first 8,000, 2,000 or 400 of one list, as the language's table says.
     """
-    made_from = fingerprint()
+    folder, made_from = Path(folder), fingerprint()
     if is_current(folder, made_from):
         return folder
     if folder.is_dir():
