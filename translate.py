@@ -225,7 +225,7 @@ def score_test(checkpoint, path, args):
 
 
 def write_scores(folder, content, hypotheses):
-    """Write scores.json and TASK.txt, {task: lines}; those of another model that the folder may hold go, with a note."""
+    """Write scores.json and TASK.txt. Those of another model that the folder may hold go, with a note."""
     make_folder(folder)
     with contextlib.suppress(OSError, ValueError, KeyError):  # there are none
         before = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))

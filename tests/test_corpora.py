@@ -115,6 +115,21 @@ def test_a_folder_with_test_text_alone_has_no_tasks_but_can_be_scored(tmp_path):
         corpus.tasks
 
 
+def test_text_that_is_not_used_is_said(tmp_path, capsys):
+    """A pair of files goes before aligned ones. No file is said to be renamed to one that is there."""
+    touch(tmp_path, 'train.en', 'train.de', 'train.fr', 'train.en-de.en', 'train.en-de.de', 'train_en.txt')
+    assert Corpus(tmp_path).tasks == ['en-de', 'en-fr', 'de-en', 'fr-en']
+    left_out, unused = capsys.readouterr().err.splitlines()
+    assert left_out.endswith(': train_en.txt')
+    assert unused.endswith('en-de is trained on its pair of files alone, and not on train.en and train.de')
+
+
+def test_the_words_of_languages_that_have_few(tmp_path):
+    """Not of one with more than the limit, nor of one that is written without spaces."""
+    write_texts(tmp_path, {'train.en': 'A dog.|a cat', 'train.de': 'ein Hund mit Katze|ein', 'train.zh': '狗|猫'})
+    assert Corpus(tmp_path).words(limit=3) == {'en': ['a', 'cat', 'dog']}
+
+
 # Some languages of a folder -------------------------------------------------------------------------------------------
 
 def test_the_tasks_between_some_languages(tmp_path):

@@ -364,7 +364,7 @@ def test_a_finished_run_stays_as_it_is(pipeline, common):
     assert 'leave dense out' not in succeed('specialize.py', *common, '--resume', '--masks', 'dense')
 
 
-# What is not said is taken from the checkpoint -------------------------------------------------------------------------
+# What is not said is taken from the checkpoint ------------------------------------------------------------------------
 
 def test_a_forgotten_data_is_that_of_the_checkpoint(pipeline, common, corpus_folder):
     """And not the phrasebook, though that is the default of train.py."""
@@ -491,7 +491,7 @@ def test_data_that_has_changed_since_the_training_is_said(corpus_folder, tmp_pat
     assert 'has changed' not in call_here(*test)[2]  # there is nothing left to compare, and test text is enough
 
 
-# At a terminal ---------------------------------------------------------------------------------------------------------
+# At a terminal --------------------------------------------------------------------------------------------------------
 
 class Terminal(io.BytesIO):
     """Lines that are typed; `seen` notes what had been printed when each was asked for."""
@@ -596,8 +596,8 @@ def test_missing_files_name_the_script_that_makes_them(pipeline, common, corpus_
     assert 'reverse.last.pt is not there; specialize.py --masks reverse, at its first' in fail(
         'specialize.py', *empty, '--masks', 'reverse', '--resume')
     assert 'dense.pt is not there; specialize.py --masks dense makes it' in fail(*test, 'dense.pt')
-    assert 'specialized.en-de.pt is not there; translate.py --model specialized.pt --extract --src en --tgt de makes it' in fail(
-        *test, 'specialized.en-de.pt')
+    assert ('specialized.en-de.pt is not there; translate.py --model specialized.pt --extract --src en --tgt de makes '
+            'it') in fail(*test, 'specialized.en-de.pt')
     assert not (tmp_path / 'new').exists()
     shutil.copy(common[3] / 'base.pt', tmp_path / 'base.pt')
     assert 'activations.pt is not there; profile.py makes it' in fail(

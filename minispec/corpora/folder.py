@@ -36,20 +36,7 @@ class Corpus:
     @cached_property
     def tasks(self):
         """Worked out when asked for: a folder that has test text alone can be translated."""
-        pairs, aligned, left_out = [], [], []
-        for name in file_names(self.folder):
-            codes = languages_in(name)
-            if len(codes) == 2:
-                pairs.append(codes)
-            elif codes:
-                aligned += codes
-            elif is_unclear(name):  # it was meant to be training text
-                raise UserError(f'--data {self.folder}: {name} names no pair of languages; '
-                                + (remedy(name) or 'name files train.en-de.en and train.en-de.de, and write a language '
-                                                   'with its region as pt_BR, not pt-BR'))
-            elif name.lower().startswith('train'):
-                left_out.append(name + (f' (rename it to {right})' if (right := right_name(name))
-                                        and not (self.folder / right).exists() else ''))
+        pairs, aligned = self._languages_of_files()
         chosen = self._choose({*aligned, *(code for pair in pairs for code in pair)})
         aligned = chosen.intersection(aligned)
         tasks = {join_task(*way) for pair in pairs if chosen.issuperset(pair) for way in permutations(pair)}
@@ -59,15 +46,34 @@ class Corpus:
             raise UserError(f'--languages {" ".join(self.chosen)}: {self.folder} has no training text between them')
         if not tasks:
             raise UserError(f'--data {self.folder}: {what_is_missing(self.folder)}')
-        if left_out:
-            print(f'note: {self.folder}: left out, because the name says no language: {", ".join(left_out)}',
-                  file=sys.stderr)
-        for pair in dict.fromkeys(map(tuple, pairs)):
-            if aligned.issuperset(pair) and join_task(*pair) in tasks:
-                print(f'note: {self.folder}: {"-".join(pair)} is trained on its pair of files, and not on train.{pair[0]} '
-                      f'and train.{pair[1]}', file=sys.stderr)
         first = from_hub(sorted(tasks))
         return first + sorted(tasks.difference(first))
+
+    def _languages_of_files(self):
+        """The languages of pair files, [(one, other)], and those of aligned files; notes on files that are not used."""
+        pairs, aligned, left_out = [], [], []
+        for name in file_names(self.folder):
+            codes = languages_in(name)
+            if len(codes) == 2:
+                pairs.append(tuple(codes))
+            elif codes:
+                aligned += codes
+            elif is_unclear(name):  # it was meant to be training text
+                raise UserError(f'--data {self.folder}: {name} names no pair of languages; '
+                                + (remedy(name) or 'name files train.en-de.en and train.en-de.de, and write a language '
+                                                   'with its region as pt_BR, not pt-BR'))
+            elif name.lower().startswith('train'):
+                right = right_name(name)
+                advice = f' (rename it to {right})' if right and not (self.folder / right).exists() else ''
+                left_out.append(name + advice)
+        if left_out and (pairs or len(aligned) > 1):  # else an error says more
+            print(f'note: {self.folder}: left out, because the name says no language: {", ".join(left_out)}',
+                  file=sys.stderr)
+        for one, other in sorted(set(pairs)):
+            if {one, other} <= set(aligned):
+                print(f'note: {self.folder}: {one}-{other} is trained on its pair of files alone, and not on '
+                      f'train.{one} and train.{other}', file=sys.stderr)
+        return pairs, aligned
 
     def _choose(self, found):
         """The languages to take of those that were `found`."""
