@@ -171,8 +171,8 @@ class Vocabulary:
     def encode(self, lines):
         """Subword ids of each line, a list of lists, without tag and end of sentence.
 
-        A character that no training text had becomes UNK. Of spaces in a row one remains, at the ends none; nothing else
-        is changed.
+        A character that no training text had becomes UNK. Of spaces in a row one remains, at the ends none; nothing
+        else is changed.
         """
         return self.model.encode(list(map(hide_reserved, lines)))
 

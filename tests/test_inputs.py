@@ -67,7 +67,7 @@ def cause_of_refusal(raw):
         return ' is UTF-16 text; save it as UTF-8'
     if b'\0' in first:
         return ' has zero bytes in its first line, as UTF-16 text has; save it as UTF-8'
-    if len(lines) == 1 and b'\r' in first[:-1]:
+    if first.count(b'\r') > 1 or len(lines) == 1 and b'\r' in first[:-1]:
         return (': its lines end in a carriage return alone, as on old Macs; save it with the line ends of Unix or '
                 'Windows')
     wrong = [number for number, line in enumerate(lines, 1) if not is_utf8(line)]
