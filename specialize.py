@@ -44,15 +44,16 @@ def specialized(base, args):
     return result
 
 
-def following(path, args, parser):
+def following(path, tasks, args, parser):
     """The script to run next, and its flags: train `dense` in the same way, if it is not there, then compare."""
     if not path.with_name('dense.pt').exists():
         given = [name for name in cli.TRAINING if getattr(args, name) != parser.get_default(name)]
         return 'specialize.py', ['--masks', 'dense', *(word for name in given for word in (
             '--' + name.replace('_', '-'), getattr(args, name)))]
     if args.masks == 'dense':  # what it is there for is to be compared with
-        found = [other for other in path.parent.glob('specialized*.pt') if '.last.' not in other.name]
-        path = max(found, key=lambda other: other.stat().st_mtime, default=path)
+        found = [other for other in path.parent.glob('specialized*.pt')
+                 if Path(other.stem).suffix[1:] not in ('last', *tasks)]
+        path = max(found, key=lambda other: other.stat().st_mtime, default=path)  # the latest
     return 'translate.py', ['--model', path.name]
 
 
@@ -82,7 +83,8 @@ def main():
     best = train(checkpoint, train_data, valid_data, path, args)
     if args.plot:
         print('drew ' + ', '.join(map(str, figures.draw_curve(path.with_suffix('.csv')))))
-    cli.print_result(path, best, cli.next_command(*following(path, args, parser), args, checkpoint.data['source']))
+    script, flags = following(path, tasks, args, parser)
+    cli.print_result(path, best, cli.next_command(script, flags, args, checkpoint.data['source']))
 
 
 if __name__ == '__main__':

@@ -158,8 +158,9 @@ def warn_of_other_base(path, checkpoint):
     """Say it on stderr if the checkpoint at `path` was not made from the base.pt that lies beside it today."""
     path = Path(path)
     base = path.with_name('base.pt')
-    if checkpoint.base and base.exists() and base != path and origin(load_checkpoint(base)) != checkpoint.base:
-        print(f'warning: {path} was made from another base than {base}', file=sys.stderr)
+    if checkpoint.base and path != base and base.exists():
+        if fingerprint(load_checkpoint(base).model) != checkpoint.base:
+            print(f'warning: {path} was made from another base than {base}', file=sys.stderr)
 
 
 def save_activations(path, base, counts):
