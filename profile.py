@@ -9,7 +9,7 @@ if __name__ == '__main__':
     import torch
 
     from minispec import UserError, cli, figures
-    from minispec.checkpoint import check_text, fingerprint, load_base, save_activations, selection_name
+    from minispec.checkpoint import DEFAULT_K, check_text, fingerprint, load_base, save_activations, selection_name
     from minispec.corpora import open_corpus, source
     from minispec.data import Bitext, read_lines
     from minispec.neurons import overlap, record, select
@@ -99,8 +99,9 @@ def main():
         pictures += figures.draw_ablation(run, profile, excess) if args.plot else []
     if pictures:
         print('drew ' + ', '.join(map(str, pictures)))
-    print(f'wrote {path}; next: ' + cli.next_command(
-        'specialize.py', ['--k', f'{args.k:g}', '--count', args.count], args, base.data['source']))
+    flags = [] if args.k == DEFAULT_K else ['--k', f'{args.k:g}']
+    flags += [] if args.count == 'token' else ['--count', args.count]
+    print(f'wrote {path}; next: ' + cli.next_command('specialize.py', flags, args, base.data['source']))
 
 
 if __name__ == '__main__':

@@ -12,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from minispec import cli, figures
-from minispec.checkpoint import (check_text, checkpoint_name, fingerprint, load_activations, load_base, load_state,
-                                 warn_of_other_base)
+from minispec.checkpoint import (check_text, checkpoint_name, fingerprint, load_activations, load_base,
+                                 load_checkpoint, load_state, warn_of_other_base)
 from minispec.corpora import open_corpus, source
 from minispec.data import Bitext
 from minispec.masks import MASKS, make_masks
+from minispec.tasks import split_task
 from minispec.training import train
 
 
@@ -44,9 +45,10 @@ def specialized(base, args):
     return result
 
 
-def following(path, tasks, args, parser):
-    """The script to run next, and its flags: train `dense` in the same way, if it is not there, then compare."""
-    if not path.with_name('dense.pt').exists():
+def following(path, checkpoint, corpus, args, parser):
+    """The script to run next, and its flags: train `dense` in the same way, if this base has none, then compare."""
+    dense, tasks = path.with_name('dense.pt'), checkpoint.tasks
+    if not dense.exists() or load_checkpoint(dense).base != checkpoint.base:
         given = [name for name in cli.TRAINING if getattr(args, name) != parser.get_default(name)]
         return 'specialize.py', ['--masks', 'dense', *(word for name in given for word in (
             '--' + name.replace('_', '-'), getattr(args, name)))]
@@ -54,7 +56,10 @@ def following(path, tasks, args, parser):
         found = [other for other in path.parent.glob('specialized*.pt')
                  if Path(other.stem).suffix[1:] not in ('last', *tasks)]
         path = max(found, key=lambda other: other.stat().st_mtime, default=path)  # the latest
-    return 'translate.py', ['--model', path.name]
+    if all(corpus.find('test', task) for task in tasks):
+        return 'translate.py', ['--model', path.name]
+    src, tgt = split_task(tasks[0])
+    return 'translate.py', ['--model', path.name, '--src', src, '--tgt', tgt]
 
 
 def main():
@@ -83,7 +88,7 @@ def main():
     best = train(checkpoint, train_data, valid_data, path, args)
     if args.plot:
         print('drew ' + ', '.join(map(str, figures.draw_curve(path.with_suffix('.csv')))))
-    script, flags = following(path, tasks, args, parser)
+    script, flags = following(path, checkpoint, corpus, args, parser)
     cli.print_result(path, best, cli.next_command(script, flags, args, checkpoint.data['source']))
 
 

@@ -2,6 +2,7 @@
 
     corpus  ->  RUN/base.pt
 """
+import sys
 from pathlib import Path
 
 import torch
@@ -60,6 +61,9 @@ def main():
         args = cli.resumed_settings(parser, last, checkpoint.info)
     else:
         args.data = source(args.data or 'phrasebook')
+        if path.exists():
+            print(f'note: {path} will be replaced, and what was made from it will not belong to the new one; --run '
+                  'names another folder', file=sys.stderr)
     cli.print_settings(args)
 
     corpus = open_corpus(args.data, args.languages)

@@ -167,9 +167,9 @@ def systems_to_compare(checkpoint, path, tasks, args):
         missing = [task for task in tasks if task not in other.tasks]
         if missing and args.compare:
             raise UserError(f'--compare {name} does not translate {", ".join(missing)}')
-        if missing:
-            print(f'note: {name} is not compared with, because it does not translate {", ".join(missing)}',
-                  file=sys.stderr)
+        if not args.compare and (missing or other.base != checkpoint.base):
+            cause = f'does not translate {", ".join(missing)}' if missing else 'was made from another base'
+            print(f'note: {name} is not compared with, because it {cause}', file=sys.stderr)
             continue
         result[name] = other
         if other.base != checkpoint.base:

@@ -74,6 +74,9 @@ def words(line):
 
 def check_aligned(src_path, src_size, tgt_path, tgt_size):
     """Raise UserError unless two files have equally many lines, and any."""
+    for path, size, other_size in ((src_path, src_size, tgt_size), (tgt_path, tgt_size, src_size)):
+        if not size and other_size:
+            raise UserError(f'{path} is empty')
     if src_size != tgt_size:
         raise UserError(f'{src_path} has {src_size:,} lines but {tgt_path} has {tgt_size:,}; '
                         'line n of one must be the translation of line n of the other')
@@ -146,7 +149,8 @@ class Vocabulary:
             largest = re.search(r'value <= (\d+)', str(error))
             if largest and size is None:
                 size = (smallest + int(largest[1])) // 2
-                print(f'note: --vocab-size {size:,}, because this text supports at most {int(largest[1]):,}')
+                print(f'note: {size:,} subwords are learned, because this text supports at most {int(largest[1]):,}; '
+                      '--vocab-size names another number')
                 return cls.train(texts, size)
             if largest:
                 raise UserError(f'--vocab-size {size} is more than this text supports; the largest is {largest[1]}, '

@@ -94,7 +94,8 @@ def test_a_vocabulary_that_does_not_fit_the_text_says_what_does(tmp_path, capsys
     assert capsys.readouterr().out == ''
     chosen = len(learn_vocabulary(tmp_path, None, en=lines))  # the default is lowered, and that is said
     assert smallest < chosen < largest
-    assert capsys.readouterr().out == f'note: --vocab-size {chosen}, because this text supports at most {largest}\n'
+    assert capsys.readouterr().out == (f'note: {chosen} subwords are learned, because this text supports at most '
+                                       f'{largest}; --vocab-size names another number\n')
 
 
 def test_text_that_no_vocabulary_can_be_learned_from(tmp_path):

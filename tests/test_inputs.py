@@ -182,6 +182,8 @@ def try_all(train, valid, odd, odd_name):
             code, out, err = call_here('train.py', *common, *small, '--vocab-size', size)
             if fitting := re.search(r'; the (?:largest|smallest) is (\d+)', err):
                 size = int(fitting[1])
+            else:
+                break
         scripts = [('profile.py',), ('specialize.py', *small[-4:]), ('translate.py', '--test', '--beam', 1)]
         while code == 0 and scripts:
             assert 'nan' not in out and err == ''

@@ -70,7 +70,7 @@ class Corpus:
             print(f'note: {self.folder}: left out, because the name says no language: {", ".join(left_out)}',
                   file=sys.stderr)
         for one, other in sorted(set(pairs)):
-            if {one, other} <= set(aligned):
+            if {one, other} <= set(aligned) and pairs.count((one, other)) > 1:  # both files are there
                 print(f'note: {self.folder}: {one}-{other} is trained on its pair of files alone, and not on '
                       f'train.{one} and train.{other}', file=sys.stderr)
         return pairs, aligned
