@@ -18,8 +18,7 @@ def search(model, src, task, tag, bound, never_written, beam=5, length_penalty=1
     that its translation may have, `never_written` lists the ids that it may not. A hypothesis of n tokens, </s>
     included, scores (sum of log-probabilities) / n^length_penalty. A sentence is finished when `beam` hypotheses have
     ended, or at its bound. It then leaves the batch: below, B counts those that are left. Returns a list of subword ids
-    for each sentence of src, without tag and </s>, and the set of the sentences that are cut: no hypothesis had ended
-    at the bound, so that the likeliest is given as it is.
+    for each sentence of src, without tag and </s>, and the set of those that are cut: none had ended at the bound.
     """
     model.eval()
     B, device = len(src), src.device
@@ -34,15 +33,11 @@ def search(model, src, task, tag, bound, never_written, beam=5, length_penalty=1
         layer_cache.select(rows, sentence)
     total = torch.full((B, beam), -torch.inf, device=device)  # log-probabilities of the hypotheses
     total[:, 0] = 0.0  # all hypotheses start equal: let only the first one branch
-    n_ended = torch.zeros(B, dtype=torch.long, device=device)
-    best_score = torch.full((B,), -torch.inf, device=device)
+    n_ended, best_score = torch.zeros(B, dtype=torch.long, device=device), torch.full((B,), -torch.inf, device=device)
     best, cut = [[] for _ in range(B)], set()
-
     for n in range(1, int(bound.max()) + 1):  # each round adds the n-th token
         x = model.decode(tokens[:, -1:], row_task, cache, src_mask)[:, -1]  # (B * beam, D)
-        log_probs = model.project(x).float().log_softmax(-1)  # (B * beam, V)
-        log_probs[:, never_written] = -torch.inf
-        top, parent, token = best_candidates(log_probs, total)  # (B, 2 * beam) each
+        top, parent, token = best_candidates(model.project(x), total, never_written)  # (B, 2 * beam) each
         ends = token == EOS
         final = (top[:, :beam] / n ** length_penalty).masked_fill(~ends[:, :beam], -torch.inf)  # (B, beam)
         n_ended += ends[:, :beam].sum(1)
@@ -68,11 +63,14 @@ def search(model, src, task, tag, bound, never_written, beam=5, length_penalty=1
         sentence, n_ended, best_score = sentence[going], n_ended[going], best_score[going]
 
 
-def best_candidates(log_probs, total):
-    """The best 2 * beam continuations of a sentence's hypotheses: scores, hypothesis and token, (B, 2 * beam) each.
+def best_candidates(scores, total, never_written):
+    """The best 2 * beam continuations of a sentence's hypotheses: sums of log-probabilities, hypothesis and token.
 
-    log_probs (B * beam, V), total (B, beam). Each hypothesis ends in at most one of them, so `beam` are left to go on.
+    scores (B * beam, V), total (B, beam); returns (B, 2 * beam) each. A hypothesis ends in at most one of them, so at
+    least `beam` are left to go on.
     """
+    log_probs = scores.float().log_softmax(-1)  # (B * beam, V)
+    log_probs[:, never_written] = -torch.inf
     n = 2 * total.size(1)
     each, token = (x.view(*total.shape, n) for x in log_probs.topk(n))  # (B, beam, 2 * beam): enough of each
     top, index = (total[..., None] + each).flatten(1).topk(n)  # (B, 2 * beam)
