@@ -6,7 +6,6 @@ needs `python -m pip install ctranslate2`. Each checkpoint's sub-network transla
 beam search (5), in batches of 32 sentences: in minispec, and exported to CTranslate2 in float32 and in 8-bit integers.
 All take turns; sentences a second are medians, with the quartiles in brackets. A file's size is that of its weights.
 """
-import os
 import statistics
 import sys
 import tempfile
@@ -64,7 +63,6 @@ def theirs(part, lines, task, folder, quantization, args):
 
 def main():
     args = arguments()
-    os.environ['OMP_NUM_THREADS'] = str(args.threads)
     torch.set_num_threads(args.threads)
     task, works = join_task(args.src, args.tgt), {}
     with tempfile.TemporaryDirectory() as folder:

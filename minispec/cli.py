@@ -114,24 +114,20 @@ def resumed_settings(parser, path, info):
 def print_result(path, best, following):
     """A training's last line: what it wrote, with the best validation loss, and the `following` command."""
     nothing = f'{path} was finished before: nothing is left to train'
-    done = f'wrote {path} (validation loss {best:.3f})' if best else nothing
+    done = nothing if best is None else f'wrote {path} (validation loss {best:.3f})'
     print(f'{done}; next: {following}')
 
 
-def command(script, *arguments):
-    """A command to type, as text. The script lies where the one that runs does."""
-    return shlex.join(['python', str(Path(sys.argv[0]).with_name(script)), *map(str, arguments)])
-
-
 def next_command(script, arguments, args, source):
-    """The command that goes on from here: with `arguments`, and those flags of this script that all scripts share.
+    """The command that goes on from here, as text: with `arguments`, and those flags that all scripts share.
 
-    `source` is the data that the next script takes by itself, because the checkpoint names it.
+    The next script lies where this one does. `source` is the data that it takes by itself, because the checkpoint names
+    it.
     """
     usual = {**vars(parser('').parse_args([])), 'data': source}
     given = [word for name, value in usual.items() if getattr(args, name) != value
              for word in (f'--{name}', getattr(args, name))]
-    return command(script, *arguments, *given)
+    return shlex.join(['python', str(Path(sys.argv[0]).with_name(script)), *map(str, [*arguments, *given])])
 
 
 def run(main):

@@ -93,7 +93,7 @@ def translate(checkpoint, lines, task, beam=5, length_penalty=1.0, batch_tokens=
     rows = [row[:room] for row in rows]
     todo = sorted((i for i, row in enumerate(rows) if row), key=lambda i: len(rows[i]))
     result = [''] * len(lines)
-    device, index = model.masks.device, checkpoint.tasks.index(task)
+    device, index, never_written = model.masks.device, checkpoint.tasks.index(task), vocabulary.never_written
     ratios = checkpoint.data['length_ratios']
     ratio = ratios.get(task, max(ratios.values()))  # a task that was not trained has none
     while todo:
@@ -105,7 +105,7 @@ def translate(checkpoint, lines, task, beam=5, length_penalty=1.0, batch_tokens=
         src = make_rows(torch.full_like(length, src_tag), tokens, length.cumsum(0) - length, length)  # (n, S)
         bound = (2 * ratio * length).long() + 10  # (n,)
         inputs = [src, torch.full_like(length, index), torch.full_like(length, tgt_tag), bound]
-        found, cut = search(model, *(x.to(device) for x in inputs), vocabulary.never_written, beam, length_penalty)
+        found, cut = search(model, *(x.to(device) for x in inputs), never_written, beam, length_penalty)
         for i, text in zip(batch, vocabulary.decode(found)):
             result[i] = text
         notes[CUT] += [batch[i] + 1 for i in cut]
