@@ -205,6 +205,22 @@ def uncached(model, batch, task):
         tokens = torch.cat([tokens, model.project(x).log_softmax(-1).argmax(-1, keepdim=True)], dim=1)
 
 
+def hugging_face(config, batch):
+    """Hugging Face's `generate` with a Marian model of this size: the same rounds. None if it is not installed."""
+    try:
+        from transformers import MarianConfig, MarianMTModel
+    except ImportError:
+        print('no comparison with Hugging Face; it needs: python -m pip install transformers')
+        return None
+    sizes = {f'{side}_{name}': value for side in ('encoder', 'decoder') for name, value in
+             (('layers', config.layers), ('attention_heads', config.heads), ('ffn_dim', config.d_ff))}
+    model = MarianMTModel(MarianConfig(vocab_size=config.vocab_size, d_model=config.d_model, **sizes,
+                                       activation_function='relu', pad_token_id=PAD, eos_token_id=EOS,
+                                       decoder_start_token_id=EOS, forced_eos_token_id=None)).to(batch.src.device)
+    return partial(model.eval().generate, input_ids=batch.src, attention_mask=(batch.src != PAD).long(), num_beams=5,
+                   do_sample=False, min_new_tokens=20, max_new_tokens=20)
+
+
 def bench_decoding(bench, model, valid):
     """Beam 5, 32 sentences, 20 tokens each: no sentence ends before the model is out of positions."""
     batch = valid.batch(torch.arange(0, len(valid), max(1, len(valid) // 32))[:32]).to(bench.args.device)
@@ -223,9 +239,13 @@ def bench_decoding(bench, model, valid):
         forms[f'sub-network {k}'] = forms[f'masked {k}'].sub_network(0)
     inputs = batch.src, task, batch.tgt[:, 0], torch.full_like(task, 20), [PAD]  # at most 20 tokens
     works = {name: partial(search, form, *inputs, beam=5) for name, form in forms.items()}
+    if generate := hugging_face(model.config, batch):
+        works['hugging face'] = generate
     times = bench.race({'uncached': partial(uncached, forms['dense'], batch, task), **works})
     bench.report('beam 5, 20 tokens', [len(batch.src) / t for t in times['dense']], 'sentences/s')
     bench.compare('speed of search with caches over that without', times, 'uncached', 'dense')
+    if generate:
+        bench.compare("speed of search over that of Hugging Face's", times, 'hugging face', 'dense')
     for k in DENSITIES:
         masked, part = forms[f'masked {k}'], forms[f'sub-network {k}']
         for other in (f'masked {k}', 'dense'):
