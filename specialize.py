@@ -1,12 +1,13 @@
-"""Phase 3: continue training from the base, each direction with its own neurons alone (section 4), or a control.
+"""Phase 3: go on from the base, each direction with its own neurons alone (section 4), or with those of a control.
 
     RUN/base.pt + RUN/activations.pt  ->  RUN/specialized.pt     (--masks own, the method; with --k 95,
                                                                   RUN/specialized.k95.pt)
-    RUN/base.pt                       ->  RUN/dense.pt           (--masks dense: continued training without masks)
-    RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt ...      (--masks random, reverse or shared)
+    RUN/base.pt                       ->  RUN/dense.pt           (--masks dense: an ordinary training to its end)
+    RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt ...      (--masks random, permuted, reverse or shared)
 
-All start from the same base and see the same batches on the same schedule, for the same number of steps unless
---patience ends one early; each keeps its best weights by validation loss. `minispec/masks.py` says what each compares.
+All go on where the base was, with its optimizer and the next batches, while the learning rate falls to 0: base and
+`dense` together are one ordinary training. All have the same number of steps, unless --patience ends one early; each
+keeps its best weights by validation loss. `minispec/masks.py` says what each compares.
 """
 from dataclasses import replace
 from pathlib import Path
@@ -18,30 +19,39 @@ from minispec.corpora import open_corpus, source
 from minispec.data import Bitext
 from minispec.masks import MASKS, make_masks
 from minispec.tasks import split_task
-from minispec.training import train
+from minispec.training import go_on, train
 
 
 def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
     cli.add_training_flags(parser)
+    parser.set_defaults(**dict.fromkeys(cli.INHERITED))
+    parser.add_argument('--restart', action='store_true',
+                        help='start anew with a new optimizer, a new warm-up and the first batches, as the released '
+                             'code does')
     cli.add_selection_flags(parser)
     parser.add_argument('--k-encoder', type=cli.percentage, help='k of the encoder (default: --k); 100 keeps all of it')
     parser.add_argument('--k-decoder', type=cli.percentage, help='k of the decoder (default: --k); 100 keeps all of it')
     parser.add_argument('--masks', choices=MASKS, default='own',
-                        help="whose neurons a direction gets: its own (the method), all, as many random ones, those of "
+                        help="whose neurons a direction gets: its own (the method), all, as many random ones, its own "
+                             "after one permutation for all directions, those of "
                              'the reverse direction, or those that all directions together use most')
-    args = parser.parse_args()
-    args.k_encoder, args.k_decoder = args.k_encoder or args.k, args.k_decoder or args.k
-    return args, parser
+    return parser
+
+
+def selection(args):
+    """The k of the encoder, the k of the decoder, and the rule of counting."""
+    return args.k_encoder or args.k, args.k_decoder or args.k, args.count
 
 
 def specialized(base, args):
     """The base with the masks that the flags ask for, untrained."""
-    result = replace(base, info={'phase': args.masks, 'base': base.info}, base=fingerprint(base.model), training=None)
+    result = replace(base, info={'phase': args.masks, 'base': base.info}, base=fingerprint(base.model),
+                     training=None if args.restart else go_on(base))
     if args.masks != 'dense':
         activations = load_activations(Path(args.run) / 'activations.pt', base)
-        base.model.masks.copy_(make_masks(args.masks, base.tasks, activations[args.count], args.k_encoder,
-                                          args.k_decoder, args.seed))
+        k_encoder, k_decoder, count = selection(args)
+        base.model.masks.copy_(make_masks(args.masks, base.tasks, activations[count], k_encoder, k_decoder, args.seed))
     return result
 
 
@@ -49,9 +59,11 @@ def following(path, checkpoint, corpus, args, parser):
     """The script to run next, and its flags: train `dense` in the same way, if this base has none, then compare."""
     dense, tasks = path.with_name('dense.pt'), checkpoint.tasks
     if not dense.exists() or load_checkpoint(dense).base != checkpoint.base:
-        given = [name for name in cli.TRAINING if getattr(args, name) != parser.get_default(name)]
-        return 'specialize.py', ['--masks', 'dense', *(word for name in given for word in (
-            '--' + name.replace('_', '-'), getattr(args, name)))]
+        of_base = checkpoint.info['base']['settings']
+        usual = {name: of_base[name] if name in cli.INHERITED else parser.get_default(name) for name in cli.TRAINING}
+        given = [name for name in cli.TRAINING if getattr(args, name) != usual[name]]
+        return 'specialize.py', ['--masks', 'dense', *['--restart'] * args.restart, *(
+            word for name in given for word in ('--' + name.replace('_', '-'), getattr(args, name)))]
     if args.masks == 'dense':  # what it is there for is to be compared with
         found = [other for other in path.parent.glob('specialized*.pt')
                  if Path(other.stem).suffix[1:] not in ('last', *tasks)]
@@ -63,8 +75,9 @@ def following(path, checkpoint, corpus, args, parser):
 
 
 def main():
-    args, parser = arguments()
-    path = Path(args.run) / checkpoint_name(args.masks, args.k_encoder, args.k_decoder, args.count)
+    parser = arguments()
+    args = parser.parse_args()
+    path = Path(args.run) / checkpoint_name(args.masks, *selection(args))
     if args.plot:
         figures.new_figure()  # fails now, not after the work, if there is no matplotlib
     if args.resume:
@@ -74,6 +87,7 @@ def main():
         warn_of_other_base(last, checkpoint)
     else:
         base = load_base(Path(args.run) / 'base.pt')
+        cli.inherit(args, base.info)
         args.data = source(args.data or base.data['source'])
         checkpoint = specialized(base, args)
     cli.print_settings(args)

@@ -175,7 +175,7 @@ def systems_to_compare(checkpoint, path, tasks, args):
         if other.base != checkpoint.base:
             print(f'note: {path} and {name} were not made from the same base', file=sys.stderr)
         elif 'base' in checkpoint.info and 'base' in other.info:  # both by specialize.py
-            for flag in (*cli.TRAINING, 'seed'):
+            for flag in (*cli.TRAINING, 'restart'):
                 one, another = (each.info['settings'][flag] for each in (checkpoint, other))
                 if one != another:
                     print(f'note: {path} was trained with {flag} {one}, and {name} with {another}', file=sys.stderr)

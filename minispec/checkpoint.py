@@ -31,7 +31,7 @@ class Checkpoint:
     info: dict  # where it came from: phase, step, validation loss, the settings it was trained with
     dtype: str = 'float32'  # the precision of its training, which what is made from it inherits
     base: str | None = None  # the fingerprint of the base that it was made from; None in a base
-    training: dict | None = None  # in a .last.pt: what a resumed run needs beside the weights
+    training: dict | None = None  # in a base and a .last.pt: what a training that goes on needs beside the weights
 
 
 def describe_data(source, tasks, train_data, valid_data, words):
@@ -123,10 +123,10 @@ def build(config, widths):
 
 
 def load_base(path):
-    """Read a Checkpoint in which all neurons are on: what is recorded and specialized."""
+    """Read the Checkpoint of a base, which is recorded and specialized."""
     checkpoint = load_checkpoint(path)
-    if not checkpoint.model.masks.all():
-        raise UserError(f'{path} is no base, because some of its neurons are off; train.py makes one')
+    if checkpoint.base or checkpoint.training is None:
+        raise UserError(f'{path} is no base, but what was made of one; train.py makes a base')
     return checkpoint
 
 

@@ -33,10 +33,17 @@ probability = number(float, 'probability in [0, 1)', lambda x: 0 <= x < 1)
 length_penalty = number(float, 'length penalty in -10 ... 10', lambda x: -10 <= x <= 10)
 
 
+# What specialize.py takes from the base if it is not given, with its defaults in the other scripts.
+INHERITED = {'batch_tokens': 512, 'accumulate': 1, 'lr': 3e-3, 'temperature': 1.5, 'seed': 1}
+TRAINING = ('steps', *INHERITED, 'eval_every', 'patience')  # what decides a training
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the default of each flag that has one."""
 
     def _get_help_string(self, action):
+        if action.dest in INHERITED:
+            return f'{action.help} (default: {INHERITED[action.dest]}; in specialize.py, that of the base)'
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
@@ -54,28 +61,33 @@ def parser(description):
                                        'text (default: what the model was trained on; phrasebook in train.py)')
     result.add_argument('--run', default='runs/default', help='folder for everything that the four scripts write')
     result.add_argument('--device', default='auto', help='device to compute on: auto, cpu, cuda or mps')
-    result.add_argument('--seed', type=seed, default=1,
+    result.add_argument('--seed', type=seed, default=INHERITED['seed'],
                         help='seed of initial weights, batches, dropout, random masks and bootstrap samples')
     return result
-
-
-TRAINING = ('steps', 'batch_tokens', 'accumulate', 'lr', 'temperature', 'eval_every', 'patience')  # what decides it
 
 
 def add_training_flags(result):
     """The flags of the loop that train.py and specialize.py share."""
     result.add_argument('--steps', type=positive_int, default=2000, help='number of training steps')
-    result.add_argument('--batch-tokens', type=positive_int, default=512,
+    result.add_argument('--batch-tokens', type=positive_int, default=INHERITED['batch_tokens'],
                         help='maximum number of positions in a batch, padding included')
-    result.add_argument('--accumulate', type=positive_int, default=1, help='number of batches in a step')
-    result.add_argument('--lr', type=positive_float, default=3e-3, help='peak learning rate')
-    result.add_argument('--temperature', type=positive_float, default=1.5,
+    result.add_argument('--accumulate', type=positive_int, default=INHERITED['accumulate'],
+                        help='number of batches in a step')
+    result.add_argument('--lr', type=positive_float, default=INHERITED['lr'], help='peak learning rate')
+    result.add_argument('--temperature', type=positive_float, default=INHERITED['temperature'],
                         help='temperature of sampling directions: 1 takes the data as it is, 5 evens it out')
     result.add_argument('--eval-every', type=positive_int, default=500, help='number of steps between two validations')
     result.add_argument('--patience', type=positive_int, default=10,
                         help='number of validations without a new best after which training ends')
     result.add_argument('--resume', action='store_true', help='go on with the interrupted run, with its settings')
     result.add_argument('--plot', action='store_true', help='draw the training curve; needs matplotlib')
+
+
+def inherit(args, info):
+    """Set those settings of INHERITED that are not given to those of the base, whose `info` this is."""
+    for name in INHERITED:
+        if getattr(args, name) is None:
+            setattr(args, name, info['settings'][name])
 
 
 def add_selection_flags(result):

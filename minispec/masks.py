@@ -3,6 +3,8 @@
     own      its own neurons: the method of the paper
     dense    all neurons: the base with continued training and no masks. Is the method worth anything?
     random   as many neurons, drawn at random. Is it worth selecting neurons?
+    permuted its own after one permutation of each layer's neurons, the same for all tasks: who shares how much with
+             whom stays. Does it matter what a neuron does?
     reverse  those of the reverse direction. Must they be a task's own?
     shared   the neurons that all tasks use most, the same for all: plain pruning. Must tasks differ?
 
@@ -15,7 +17,7 @@ from minispec import UserError
 from minispec.neurons import select
 from minispec.tasks import reverse_task, split_task
 
-MASKS = ('own', 'dense', 'random', 'reverse', 'shared')
+MASKS = ('own', 'dense', 'random', 'permuted', 'reverse', 'shared')
 
 
 def make_masks(kind, tasks, counts, k_encoder, k_decoder, seed):
@@ -27,6 +29,8 @@ def make_masks(kind, tasks, counts, k_encoder, k_decoder, seed):
     own = torch.cat([select(encoder, k_encoder), select(decoder, k_decoder)], dim=1)  # (N, L, F)
     if kind == 'random':
         return random_masks(own, seed)
+    if kind == 'permuted':
+        return permuted_masks(own, seed)
     if kind == 'reverse':
         return reverse_masks(own, tasks)
     if kind == 'shared':
@@ -41,6 +45,15 @@ def random_masks(masks, seed):
     """
     noise = torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed))
     return masks.gather(-1, noise.argsort(-1))
+
+
+def permuted_masks(masks, seed):
+    """The masks (N, L, F) after a random permutation of each layer's neurons, the same for all tasks.
+
+    How many neurons a task has, and how many any two tasks share, stays. Only which neurons these are is lost.
+    """
+    noise = torch.rand(masks.shape[1:], generator=torch.Generator().manual_seed(seed))  # (L, F)
+    return masks.gather(-1, noise.argsort(-1).expand_as(masks))
 
 
 def reverse_masks(masks, tasks):

@@ -20,10 +20,14 @@ from minispec.files import check_keys, locked, write
 from minispec.runtime import all_reduce_sum, deferred_ctrl_c, pick_device, rank_and_world_size, wrap_ddp
 
 
-def learning_rate(step, steps, peak):
-    """Warm up over the first tenth of all steps, then fall to 0 in a straight line; `step` counts from 1."""
-    warmup = max(1, steps // 10)
-    return peak * min(step / warmup, (steps - step + 1) / (steps - warmup + 1))
+def learning_rate(step, steps, peak, warmup, decays):
+    """Rise to `peak` over the first `warmup` steps, then stay, or fall to 0 in a straight line; `step` counts from 1.
+
+    The base rises and stays; what goes on from it falls. So both together are one training with one schedule.
+    """
+    if step < warmup:
+        return peak * step / warmup
+    return peak * (steps - step + 1) / (steps - warmup + 1) if decays else peak
 
 
 class SmoothedCrossEntropy(torch.autograd.Function):
@@ -122,6 +126,7 @@ def validate(model, data, batch_tokens, dtype=torch.float32):
 class Progress:
     """How far a training has come: beside weights and optimizer, all that a resumed run needs."""
     step: int = 0
+    before: int = 0  # steps of the base, after which this training goes on
     best: float = math.inf  # lowest mean validation loss
     best_step: int = 0
     seconds: float = 0.0  # that it has taken
@@ -136,6 +141,11 @@ class Progress:
         self.token_sum += tokens
         self.seconds = seconds
 
+    @property
+    def overall(self):
+        """The step counted from the beginning of the base: what batches and dropout follow."""
+        return self.before + self.step
+
     def ended(self, args):
         """Are all steps done, or were there args.patience validations without a new best?"""
         return self.step >= args.steps or self.step - self.best_step >= args.patience * args.eval_every
@@ -143,6 +153,12 @@ class Progress:
     def speed(self):
         """Target tokens a second since the last validation."""
         return self.token_sum / (self.seconds - self.window_start)
+
+
+def go_on(base):
+    """The state in which a training goes on from a base: its optimizer, and its place in the text."""
+    return {'progress': asdict(Progress(before=base.training['progress']['step'])),
+            'optimizer': base.training['optimizer']}
 
 
 def prepare(checkpoint, path, args):
@@ -162,9 +178,10 @@ def prepare(checkpoint, path, args):
 def train(checkpoint, train_data, valid_data, path, args):
     """Train checkpoint.model in place for args.steps steps and keep the best weights, by validation loss, in `path`.
 
-    Every args.eval_every steps the model is validated, a row is printed, and up to three files are written: `path` if
-    the mean over tasks is the lowest yet; NAME.last.pt, from which a resumed run goes on (on a CPU to the last bit);
-    the training curve NAME.csv. Ends early after args.patience validations without a new best. Returns the best mean,
+    A base warms up over a tenth of its steps, and then keeps its rate; what is made from it goes on where it was (see
+    `go_on`) with a falling rate, or with a new warm-up. Every args.eval_every steps the model is validated, a row is
+    printed, and up to three files are written: `path` if the mean over tasks is the lowest yet; NAME.last.pt, from
+    which a resumed run goes on (on a CPU to the last bit); the training curve NAME.csv. Ends early after args.patience validations without a new best. Returns the best mean,
     or None if nothing was left to train. After a Ctrl-C it finishes the step, writes NAME.last.pt and raises
     KeyboardInterrupt with the command to go on. Raises UserError if the loss is no longer a number.
     """
@@ -175,7 +192,8 @@ def train(checkpoint, train_data, valid_data, path, args):
         return None
     rank, world_size = rank_and_world_size()
     batches = train_data.train_batches(args.batch_tokens, args.temperature, args.seed)
-    batches = islice(batches, progress.step * args.accumulate, None)
+    batches = islice(batches, progress.overall * args.accumulate, None)
+    warmup, decays = 0 if progress.before else max(1, args.steps // 10), checkpoint.base is not None
     info = {**checkpoint.info, 'settings': vars(args)}
     print_header(model, train_data, valid_data, checkpoint.dtype)
     start = time.monotonic() - progress.seconds
@@ -184,10 +202,10 @@ def train(checkpoint, train_data, valid_data, path, args):
     with lock, deferred_ctrl_c() as interrupted, bar:
         while not progress.ended(args):
             progress.step += 1
-            rate = learning_rate(progress.step, args.steps, args.lr)
+            rate = learning_rate(progress.step, args.steps, args.lr, warmup, decays)
             optimizer.param_groups[0]['lr'] = rate
             # Dropout's random numbers follow from seed and step alone, so that a resumed run need not have saved them.
-            torch.manual_seed(hash((args.seed, progress.step, rank)))
+            torch.manual_seed(hash((args.seed, progress.overall, rank)))
             share = [train_data.batch(index[rank::world_size]) for index in islice(batches, args.accumulate)]
             loss, tokens = checked_step(wrapped, optimizer, share, dtype, progress.step, tasks)
             progress.add_step(loss, tokens, time.monotonic() - start)
@@ -200,7 +218,7 @@ def train(checkpoint, train_data, valid_data, path, args):
                 info['valid'] = losses
             stop = all_reduce_sum(torch.tensor(len(interrupted), device=model.masks.device)).item()  # for all processes
             if rank == 0 and (due or stop):
-                save(path, replace(checkpoint, info=info, training=None), progress, optimizer, is_best)
+                save(path, replace(checkpoint, info=info), progress, optimizer, is_best)
             if stop:
                 raise KeyboardInterrupt(f'interrupted, and saved after step {progress.step:,}; '
                                         f'to go on: {command_to_resume(world_size)}')
@@ -255,15 +273,18 @@ def note_validation(progress, losses, rate, start, tasks, steps):
 
 
 def save(path, checkpoint, progress, optimizer, is_best):
-    """Write the training curve, the checkpoint if it is the best, and all that a resumed run needs."""
+    """Write the training curve, the checkpoint if it is the best, and all that a resumed run needs.
+
+    The best checkpoint of a base holds that as well, because others go on from it.
+    """
     names = ['step', 'smoothed_train_loss', 'learning_rate', 'target_tokens_per_second',
              *(f'valid_{task}' for task in checkpoint.tasks)]
     write(path.with_suffix('.csv'), ''.join(','.join(map(str, row)) + '\n' for row in [names, *progress.curve]))
     checkpoint.info['step'] = progress.step
+    checkpoint.training = {'progress': asdict(progress), 'optimizer': optimizer.state_dict()}
     if is_best:
-        save_checkpoint(path, checkpoint)
-    state = {'progress': asdict(progress), 'optimizer': optimizer.state_dict()}
-    save_checkpoint(path.with_suffix('.last.pt'), replace(checkpoint, training=state))
+        save_checkpoint(path, replace(checkpoint, training=None) if checkpoint.base else checkpoint)
+    save_checkpoint(path.with_suffix('.last.pt'), checkpoint)
 
 
 def command_to_resume(world_size):

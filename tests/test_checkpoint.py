@@ -250,8 +250,8 @@ def test_weights_expanded_from_one_element_are_refused(path):
 # Whose file it is -----------------------------------------------------------------------------------------------------
 
 def test_each_masks_have_a_file_and_a_missing_file_names_its_maker(tmp_path):
-    assert [checkpoint_name(masks) for masks in MASKS] == ['specialized.pt', 'dense.pt', 'random.pt', 'reverse.pt',
-                                                          'shared.pt']
+    assert [checkpoint_name(masks) for masks in MASKS] == ['specialized.pt', 'dense.pt', 'random.pt', 'permuted.pt',
+                                                          'reverse.pt', 'shared.pt']
     for name, made_by in (('base.pt', 'train.py'), ('specialized.pt', 'specialize.py --masks own'),
                           ('reverse.pt', 'specialize.py --masks reverse'),
                           ('random.k95.pt', 'specialize.py --masks random --k 95'),
@@ -274,11 +274,12 @@ def test_a_sub_network_comes_back_with_its_uneven_widths(small, path):
         assert torch.equal(again.model.state_dict()[name], weights)
 
 
-def test_a_base_has_all_its_neurons(small, path):
+def test_what_was_made_of_a_base_is_none(small, path):
+    """Dense or not, or a direction of it: nothing can go on from it as from a base."""
     load_base(path)
-    small.model.masks[0, 1, 3] = False
-    for part in (small, replace(small, model=small.model.sub_network(0), tasks=small.tasks[:1])):
-        save_checkpoint(path, part)
+    part = replace(small, model=small.model.sub_network(0), tasks=small.tasks[:1], training=None)
+    for other in (replace(small, base='0123456789abcdef'), part):
+        save_checkpoint(path, other)
         load_checkpoint(path)
         assert 'is no base' in refused(path, load_base)
 

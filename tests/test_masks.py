@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from minispec import UserError
-from minispec.masks import make_masks, random_masks, reverse_masks, shared_masks, zero_shot_masks
+from minispec.masks import make_masks, permuted_masks, random_masks, reverse_masks, shared_masks, zero_shot_masks
 
 TASKS = ['en-de', 'fr-en', 'en-fr', 'de-en']  # in an order that no rule of positions explains
 COUNTS = torch.tensor([[[5, 3, 2, 0], [1, 1, 4, 4]], [[0, 0, 1, 9], [6, 2, 2, 0]],
@@ -18,8 +18,8 @@ def test_own_masks_have_a_k_for_the_encoder_and_one_for_the_decoder():
 
 def test_each_kind_of_masks_is_made_by_its_rule():
     own = make_masks('own', TASKS, COUNTS, 60, 60, seed=1)
-    expected = {'random': random_masks(own, 1), 'reverse': reverse_masks(own, TASKS),
-                'shared': shared_masks(COUNTS, own)}
+    expected = {'random': random_masks(own, 1), 'permuted': permuted_masks(own, 1),
+                'reverse': reverse_masks(own, TASKS), 'shared': shared_masks(COUNTS, own)}
     for kind, masks in expected.items():
         assert torch.equal(make_masks(kind, TASKS, COUNTS, 60, 60, seed=1), masks) and not torch.equal(masks, own)
 
@@ -31,6 +31,16 @@ def test_random_masks_keep_the_number_of_neurons_in_every_row():
     assert torch.equal(drawn, random_masks(masks, seed=5)) and not torch.equal(drawn, random_masks(masks, seed=6))
     same = random_masks(masks[:1].expand(3, -1, -1), seed=5)
     assert not torch.equal(same[0], same[1])  # each task draws for itself
+
+
+def test_permuted_masks_keep_what_tasks_share_and_lose_which_neurons_these_are():
+    masks = torch.rand(5, 4, 200, generator=torch.Generator().manual_seed(1)) < 0.3
+    permuted = permuted_masks(masks, seed=5)
+    shared = [torch.einsum('nlf,mlf->lnm', x.double(), x.double()) for x in (masks, permuted)]  # (L, N, N)
+    assert torch.equal(*shared) and not torch.equal(permuted, masks)
+    moved = [(permuted[:, layer] != masks[:, layer]).any(0) for layer in range(4)]  # (F,) each
+    assert not torch.equal(moved[0], moved[1])  # each layer has a permutation of its own
+    assert torch.equal(permuted, permuted_masks(masks, seed=5)) and not torch.equal(permuted, permuted_masks(masks, 6))
 
 
 def test_reverse_masks_are_found_by_name():

@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = '--vocab-size 90 --d-model 16 --d-ff 32 --layers 1 --heads 2 --dtype float32'.split()
 SHORT = '--steps 6 --eval-every 3 --batch-tokens 400'.split()
 EN_DE = ['--src', 'en', '--tgt', 'de']
-FILES = {'own': 'specialized.pt', 'dense': 'dense.pt', 'random': 'random.pt', 'reverse': 'reverse.pt',
-         'shared': 'shared.pt'}
+FILES = {'own': 'specialized.pt', 'dense': 'dense.pt', 'random': 'random.pt', 'permuted': 'permuted.pt',
+         'reverse': 'reverse.pt', 'shared': 'shared.pt'}
 
 
 def call(script, *args, stdin=b''):
@@ -95,7 +95,7 @@ def test_the_scripts_follow_one_another(pipeline, common):
 
 
 def test_each_training_leaves_its_curve_and_plot_draws_it(pipeline, common):
-    for name in ('base', 'specialized', 'dense', 'random', 'reverse', 'shared'):
+    for name in ('base', *(Path(file).stem for file in FILES.values())):
         lines = (common[3] / f'{name}.csv').read_text(encoding='utf-8').splitlines()
         assert [line.split(',')[0] for line in lines] == ['step', '3', '6']
     before = set(common[3].iterdir())
@@ -156,7 +156,16 @@ def test_controls_differ_in_their_masks_alone(pipeline, common, monkeypatch):
     base = load_base(common[3] / 'base.pt').model.state_dict()
     assert all(started['own'][1][name] == base[name].tolist() for name in base if name != 'masks')
     assert all(started[name][1:] == started['own'][1:] for name in MASKS)
-    assert len({tuple(masks.flatten().tolist()) for masks, *_ in started.values()}) == 5
+    assert len({tuple(masks.flatten().tolist()) for masks, *_ in started.values()}) == 6
+
+
+def test_specialize_goes_on_as_the_base_was_trained_unless_told_otherwise(pipeline, common, tmp_path):
+    run = shutil.copytree(common[3], tmp_path / 'run')
+    for flags, expected, before in (([], 'batch_tokens=400 accumulate=1 lr=0.003', 6),
+                                    (['--restart', '--lr', 0.01], 'batch_tokens=400 accumulate=1 lr=0.01', 0)):
+        out = succeed('specialize.py', '--run', run, '--steps', 2, '--masks', 'dense', *flags)
+        assert expected in out.splitlines()[0]
+        assert load_checkpoint(run / 'dense.last.pt').training['progress']['before'] == before
 
 
 def test_k_by_side(pipeline, common, monkeypatch):
@@ -447,7 +456,7 @@ def test_the_printed_commands_lead_to_a_comparison_of_like_things(pipeline, comm
     assert code == 0 and 'note: ' not in err and '\ndense.pt ' in out.split('ΔBLEU')[-2]
     settings = [load_checkpoint(run / name).info['settings'] for name in ('dense.pt', 'specialized.k95.pt')]
     assert {name for name in settings[0] if settings[0][name] != settings[1][name]} == {
-        'masks', 'k', 'k_encoder', 'k_decoder'}
+        'masks', 'k'}
 
 
 def test_a_comparison_of_unlike_things_is_said(pipeline, common, tmp_path):
@@ -573,7 +582,7 @@ def test_help_shows_defaults_and_the_same_flag_is_the_same_everywhere():
     texts, orders = {}, []
     for script in ('train.py', 'profile.py', 'specialize.py', 'translate.py'):
         out = succeed(script, '-h')
-        for shown in ('phrasebook in train.py)', '(default: runs/default)', '(default: auto)', '(default: 1)'):
+        for shown in ('phrasebook in train.py)', '(default: runs/default)', '(default: auto)', '(default: 1; in spec'):
             assert shown in ' '.join(out.split())
         flags = [option.split(None, 1) for option in out.split('\n  --')[1:]]
         orders.append([name for name, _ in flags if name != 'plot'])

@@ -21,7 +21,7 @@ from minispec.data import Bitext, Vocabulary
 from minispec.files import locked
 from minispec.model import PAD, Config, Transformer
 from minispec.runtime import pick_device, pick_dtype
-from minispec.training import Diverged, SmoothedCrossEntropy, learning_rate, train, train_step, validate
+from minispec.training import Diverged, SmoothedCrossEntropy, go_on, learning_rate, train, train_step, validate
 
 
 def adam(model):
@@ -109,12 +109,11 @@ def test_the_tasks_whose_loss_is_no_number_are_named_and_no_weight_moves(model, 
     assert fingerprint(model) == before
 
 
-def test_learning_rate_rises_for_a_tenth_and_falls_to_nothing():
-    rates = [learning_rate(step, 100, 2.0) for step in range(1, 101)]
-    assert rates[0] == pytest.approx(0.2) and max(rates) == rates[9] == pytest.approx(2.0)
-    assert rates[:10] == sorted(rates[:10]) and rates[9:] == sorted(rates[9:], reverse=True)
-    assert 0 < rates[-1] < 0.05
-    assert learning_rate(1, 1, 2.0) == 2.0
+def test_learning_rate_rises_and_stays_or_falls_to_nothing():
+    assert [learning_rate(step, 5, 2.0, 2, decays=False) for step in range(1, 6)] == [1, 2, 2, 2, 2]
+    assert [learning_rate(step, 5, 2.0, 2, decays=True) for step in range(1, 6)] == [1, 2, 1.5, 1, 0.5]
+    assert [learning_rate(step, 3, 2.0, 0, decays=True) for step in range(1, 4)] == [1.5, 1, 0.5]
+    assert learning_rate(1, 1, 2.0, 1, decays=True) == 2.0
 
 
 def test_an_unknown_device_is_said():
@@ -198,6 +197,12 @@ def whole(trainer, tmp_path_factory):
     return path, trainer(path)
 
 
+def made_of(path):
+    """What goes on from the base at `path`, without masks."""
+    base = load_checkpoint(path)
+    return replace(base, base=fingerprint(base.model), training=go_on(base))
+
+
 def same(one, other):
     """Are best and last checkpoint and the curve of two runs, both base.pt, the same to the last bit?"""
     for suffix in ('.pt', '.last.pt'):
@@ -215,11 +220,41 @@ def test_training_learns_and_keeps_the_best(trainer, tmp_path):
 
 
 def test_every_step_has_the_rate_of_the_schedule(trainer, tmp_path, steps):
-    """It rises over the first tenth, 2 of 20 steps, and falls to 0 in a straight line; so says the curve."""
-    trainer(tmp_path / 'base.pt', steps=20, eval_every=2, lr=0.02)
-    expected = [0.01, *(0.02 * (19 - i) / 19 for i in range(19))]
-    assert [group['lr'] for groups, _ in steps for group in groups] == pytest.approx(expected)
-    assert [float(row['learning_rate']) for row in curve(tmp_path / 'base.csv')] == pytest.approx(expected[1::2])
+    """A base's rises over the first tenth, 2 of 20 steps, and stays; what goes on from it falls to 0 in a straight line;
+    what starts anew does both. So says the curve.
+    """
+    base = tmp_path / 'base.pt'
+    trainer(base, steps=20, eval_every=2, lr=0.02)
+    trainer(tmp_path / 'dense.pt', made_of(base), steps=20, eval_every=2, lr=0.02)
+    trainer(tmp_path / 'anew.pt', replace(made_of(base), training=None), steps=20, eval_every=2, lr=0.02)
+    rates = [group['lr'] for groups, _ in steps for group in groups]
+    expected = [0.01, *[0.02] * 19, *(0.02 * (20 - i) / 21 for i in range(20)),
+                0.01, *(0.02 * (19 - i) / 19 for i in range(19))]
+    assert rates == pytest.approx(expected)
+    assert [float(row['learning_rate']) for row in curve(tmp_path / 'dense.csv')] == pytest.approx(expected[21:40:2])
+
+
+def test_a_base_and_what_goes_on_from_it_are_one_training(trainer, tmp_path, monkeypatch):
+    """To the last bit: optimizer, batches and dropout of step 7 are those after step 6, also if it was interrupted."""
+    base, dense, one = (tmp_path / f'{name}.pt' for name in ('base', 'dense', 'one'))
+    trainer(base, steps=6, eval_every=6)
+    rates = [learning_rate(step, 6, 1e-2, 1, decays=False) for step in range(1, 7)]
+    rates += [learning_rate(step, 9, 1e-2, 0, decays=True) for step in range(1, 10)]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, 'learning_rate', lambda step, *args: rates[step - 1])
+        trainer(one, steps=15, eval_every=5)
+
+    def killed(*args):
+        patch.setattr(training, 'validate', lambda *args: 1 / 0)
+        return validate(*args)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, 'validate', killed)
+        with pytest.raises(ZeroDivisionError):
+            trainer(dense, made_of(base), steps=9, eval_every=3)
+    trainer(dense, resume=True, steps=9, eval_every=3)
+    weights = [load_checkpoint(path.with_suffix('.last.pt')) for path in (one, dense)]
+    assert fingerprint(weights[0].model) == fingerprint(weights[1].model)
+    assert weights[0].training['progress']['step'] == 15 and weights[1].training['progress']['step'] == 9
 
 
 def test_the_optimizer_is_the_papers_adam_without_weight_decay(trainer, tmp_path, steps):
@@ -267,7 +302,8 @@ def test_the_best_and_the_last_weights_are_not_mixed_up(trainer, tmp_path, monke
     assert len(set(found)) == 4
     assert (best.info['step'], last.info['step']) == (6, 12)
     assert (fingerprint(best.model), fingerprint(last.model)) == (found[1], found[3])
-    assert best.info['valid'] == pytest.approx([2.0, 2.1, 1.9, 2.0]) and best.training is None
+    assert best.info['valid'] == pytest.approx([2.0, 2.1, 1.9, 2.0])
+    assert (best.training['progress']['step'], last.training['progress']['step']) == (6, 12)
 
 
 def test_the_curve_has_a_row_for_each_validation(trainer, tmp_path, steps):
@@ -305,7 +341,7 @@ def test_the_table_fits_100_columns(trainer, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trainer.data, 'train_batches', lambda *args: repeat(torch.arange(4)))
     capsys.readouterr()
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path / 'base.pt', resume=True, steps=2_000_000, eval_every=1, patience=10 ** 7, lr=2e-10)
+        trainer(tmp_path / 'base.pt', resume=True, steps=2_000_000, eval_every=1, patience=10 ** 7, lr=2e-11)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines[-4:])) <= 100, lines  # three of the header
     for part in ('1,234,567', '100.0', '0.53', 'en-cs', '0.00', 'sv-en', '1.06', 'e-11', '892.8 min', 'best'):
