@@ -1,66 +1,91 @@
-"""What every experiment needs: it starts the four scripts, keeps their logs, and reads what they have written.
+"""What every experiment needs: it starts the four scripts with one seed after another, and compares what they made.
 
 A script that has ended well is not run again. So after an interruption the same experiment goes on where it was.
 """
-import json
-import math
 import os
 import shlex
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import product
 from pathlib import Path
+
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent  # where the four scripts are
 sys.path.insert(0, str(ROOT))
 
-from minispec import UserError  # noqa: E402
-from minispec.checkpoint import DEFAULT_K, checkpoint_name, load_checkpoint  # noqa: E402
+from minispec import UserError, cli, scoring  # noqa: E402
+from minispec.checkpoint import DEFAULT_K, checkpoint_name, load_activations, load_checkpoint  # noqa: E402
 from minispec.corpora import open_corpus  # noqa: E402
 from minispec.data import read_lines  # noqa: E402
-from minispec.decoding import translate  # noqa: E402
 from minispec.files import make_folder, write  # noqa: E402
+from minispec.neurons import select  # noqa: E402
+from minispec.tasks import split_task  # noqa: E402
 
-DELTA_HEADER = '   ΔBLEU   95% interval  wins ties losses'  # over `System.delta`
+MARGIN = 0.5  # BLEU: named before anything was measured; below it a difference is none that matters
 
 
 @dataclass
 class System:
     """A model that an experiment trains and scores: a base (masks None), or what specialize.py makes of one."""
     label: str
-    base: Path  # the folder of its base
+    base: str = 'base'  # the folder of its base, in that of a seed
     masks: str | None = None  # as in specialize.py --masks
-    k: int | None = None
-    compared_with: 'System | None' = None
-    line: str = ''  # in the experiment's figure: the line that it is a point of
-    x: float = 0.0  # and its place on the horizontal axis
-    scores: dict | None = None  # set by `measure`: {group of directions: row}
-    versus: dict | None = None  # set by `measure`: ΔBLEU over all directions, its interval, and the verdicts
-    parameters: float = 0.0  # set by `time_sub_networks`, as are the seconds
-    seconds: float = math.inf
+    k: float | None = None
+    neurons: int | None = None  # instead of k: how many a layer is to keep, on average
+    flags: list = field(default_factory=list)  # more of specialize.py's; a System with some has a base of its own
+    found: dict = field(default_factory=dict)  # {seed: Found}, set by `measure`
+
+    def mean(self, name):
+        """The mean over seeds of an attribute of Found, with its range if there are several seeds."""
+        values = [getattr(found, name) for found in self.found.values()]
+        digits = 3 if name == 'loss' else 2
+        text = f'{sum(values) / len(values):.{digits}f}'
+        return text + (f' ({min(values):.{digits}f} to {max(values):.{digits}f})' if len(values) > 1 else '')
+
+
+@dataclass
+class Found:
+    """What a system has come to with one seed."""
+    loss: float       # mean validation loss over directions, in nats per target token
+    bleus: dict       # {direction: BLEU on the test split, by greedy search}
+    samples: torch.Tensor  # (N, samples) of the bootstrap
+    parameters: float  # of a direction's sub-network, on average
+    training: float    # how much was computed: parameters times steps, base and specialization together
+    sparsity: torch.Tensor  # (N, L)
+    sizes: dict       # {direction: training pairs}
 
     @property
-    def path(self):
-        k = self.k or DEFAULT_K
-        return self.base / (checkpoint_name(self.masks, k, k) if self.masks else 'base.pt')
-
-    def loss(self):
-        """The mean validation loss over all directions, in nats per target token."""
-        losses = load_checkpoint(self.path).info['valid']
-        return sum(losses) / len(losses)
-
     def bleu(self):
-        """The mean BLEU over all directions."""
-        return self.scores['all']['BLEU']
+        return sum(self.bleus.values()) / len(self.bleus)
 
-    def delta(self):
-        """The columns under DELTA_HEADER; none if it is compared with nothing."""
-        columns = ' {difference:+7.2f}  {low:+6.2f} {high:+6.2f}  {wins:4} {ties:4} {losses:6}'
-        return columns.format(**self.versus) if self.compared_with else ''
+    def means(self):
+        """{group of directions: mean BLEU}"""
+        return {name: sum(self.bleus[task] for task in tasks) / len(tasks)
+                for name, tasks in scoring.groups(self.sizes).items()}
+
+
+def parser(description):
+    """A parser with the flags that all experiments share."""
+    result = cli.parser(description)
+    result.add_argument('--seeds', type=cli.positive_int, default=1, help='number of seeds: --seed and those after it')
+    result.add_argument('--train', type=shlex.split, default='', help="flags for train.py, as '--d-ff 512 --steps 900'")
+    result.add_argument('--specialize', type=shlex.split, default='',
+                        help='flags for specialize.py, without those that select neurons')
+    return result
+
+
+def seeds(args):
+    return range(args.seed, args.seed + args.seeds)
+
+
+def home(args, seed):
+    """The folder of all experiments with this seed."""
+    return Path(args.run) / f'seed{seed}'
 
 
 def together(function, items):
@@ -72,7 +97,7 @@ def together(function, items):
         return list(pool.map(function, items))
 
 
-def run_script(args, script, folder, name, flags):
+def run_script(args, seed, script, folder, name, flags):
     """Run a script on `folder`, unless the log NAME.log there says that it has ended well.
 
     The log is the command and, once the script has ended well, what it printed. A training that was interrupted is
@@ -83,7 +108,7 @@ def run_script(args, script, folder, name, flags):
         flags = [*args.train, *flags]  # of a flag given twice, the last counts
     elif script == 'specialize':
         flags = [*args.specialize, *flags]
-    flags = ['--run', folder, '--data', args.data, '--device', args.device, '--seed', args.seed, *flags]
+    flags = ['--run', folder, '--data', args.data, '--device', args.device, '--seed', seed, *flags]
     command = shlex.join(['python', f'{script}.py', *map(str, flags)])
     if log.exists():
         begun, _, printed = log.read_text(encoding='utf-8').partition('\n')
@@ -105,56 +130,136 @@ def run_script(args, script, folder, name, flags):
 
 
 def train_bases(args, flags_of):
-    """Train bases and record their neurons. `flags_of` gives each base's folder in args.run its flags for train.py."""
-    def train_base(name):
-        run_script(args, 'train', args.run / name, 'base', flags_of[name])
-        run_script(args, 'profile', args.run / name, 'profile', [])
+    """Train bases and record their neurons, with each seed. `flags_of`: {name: its flags for train.py}."""
+    def train_base(job):
+        seed, name = job
+        run_script(args, seed, 'train', home(args, seed) / name, 'base', flags_of[name])
+        run_script(args, seed, 'profile', home(args, seed) / name, 'profile', [])
 
-    together(train_base, flags_of)
+    together(train_base, product(seeds(args), flags_of))
 
 
 def measure(args, systems):
-    """Train all systems that are no bases, then score all of them. Those they are compared with must be among them."""
-    together(partial(specialize, args), [system for system in systems if system.masks])
-    together(partial(score, args), systems)
+    """Train all systems that are no bases and translate the test split with all, with each seed; set what was found."""
+    jobs = list(product(seeds(args), systems))
+    together(partial(specialize, args), [job for job in jobs if job[1].masks])
+    together(partial(translate, args), jobs)
+    for seed, system in jobs:
+        system.found[seed] = find(args, seed, system)
 
 
-def specialize(args, system):
-    """Train a system on from its base."""
-    flags = ['--masks', system.masks] + (['--k', system.k] if system.k else [])
-    run_script(args, 'specialize', system.base, system.path.stem, flags)
+def checkpoint_path(args, seed, system):
+    folder = home(args, seed) / system.base
+    k = system.k or DEFAULT_K
+    if system.neurons:
+        k = k_for(folder, system.neurons)
+    return folder / (checkpoint_name(system.masks, k, k) if system.masks else 'base.pt')
 
 
-def score(args, system):
-    """Score a system on the test split, by greedy search, and against the one that it is compared with."""
-    folder, name = system.base, f'test.{system.path.stem}'
-    flags = ['--test', '--beam', 1, '--model', system.path, '--compare']
-    if other := system.compared_with:
-        folder = folder / f'vs-{other.base.name}.{other.path.stem}'
-        flags.append(other.path)
-    run_script(args, 'translate', folder, name, flags)
-    found = json.loads((folder / name / 'scores.json').read_text(encoding='utf-8'))
-    system.scores = found['means']
-    for other in found['others'].values():  # one at most
-        system.versus = {**other['means']['all'], **other['verdicts']}
+def k_for(folder, neurons):
+    """The k, in steps of a half, at which Eq. 1 keeps that many neurons in a layer of this base, on average."""
+    counts = load_activations(folder / 'activations.pt', load_checkpoint(folder / 'base.pt'))['token']  # (N, L, F)
+    return min((k / 2 for k in range(2, 201)),
+               key=lambda k: abs(select(counts, k).sum(-1).double().mean().item() - neurons))
 
 
-def time_sub_networks(args, systems):
-    """Set what sub-networks cost: the mean of their parameters, and the seconds of the first direction's for 100 lines.
+def specialize(args, job):
+    seed, system = job
+    path = checkpoint_path(args, seed, system)
+    k = system.k or (k_for(path.parent, system.neurons) if system.neurons else None)
+    run_script(args, seed, 'specialize', path.parent, path.stem,
+               ['--masks', system.masks, *(['--k', k] if k else []), *system.flags])
 
-    They are timed in turns, and the minimum of ten times counts: a machine's speed changes from second to second.
+
+def translate(args, job):
+    path = checkpoint_path(args, *job)
+    run_script(args, job[0], 'translate', path.parent, f'test.{path.stem}',
+               ['--test', '--beam', 1, '--model', path.name, '--compare'])
+
+
+def find(args, seed, system):
+    """Read what the scripts have written: the checkpoint, and the translations of the test split."""
+    path = checkpoint_path(args, seed, system)
+    checkpoint, corpus = load_checkpoint(path), open_corpus(args.data)
+    model, tasks = checkpoint.model, checkpoint.tasks
+    bleus, samples = {}, []
+    for task in tasks:
+        references = list(read_lines(corpus.files('test', task)[1]))
+        hypotheses = list(read_lines(path.parent / f'test.{path.stem}' / f'{task}.txt'))
+        stats = scoring.statistics(scoring.metrics_for(split_task(task)[1], references)['BLEU'], hypotheses)  # (n, 10)
+        bleus[task] = scoring.bleu(stats.sum(0)).item()
+        samples.append(scoring.resample(stats, max(scoring.MIN_SAMPLES, scoring.SAMPLES_PER_TASK * len(tasks)), seed=1))
+    parts = [model.sub_network(index) for index in range(len(tasks))]
+    size = sum(p.numel() for p in model.parameters())
+    infos = [checkpoint.info] + ([checkpoint.info['base']] if checkpoint.base else [])
+    return Found(sum(checkpoint.info['valid']) / len(tasks), bleus, torch.stack(samples),
+                 sum(p.numel() for part in parts for p in part.parameters()) / len(parts),
+                 size * sum(info['settings']['steps'] for info in infos), 1 - model.masks.double().mean(-1),
+                 checkpoint.data['pairs'])
+
+
+def compare(one, other):
+    """How much better a system is than another: `differences` by seed, their `mean` with `low` and `high`, `verdicts`.
+
+    The interval (95%) takes in that other test sentences, and other seeds, would have given other scores. All seeds are
+    scored on the same sentences, so those are drawn once for all by the bootstrap; that the mean of so few seeds is
+    off is added as noise with Student's t distribution, which is the wider the fewer they are.
     """
-    corpus = open_corpus(args.data)
-    task = corpus.tasks[0]
-    lines = list(islice(read_lines(corpus.files('test', task)[0]), 100))
-    first = []
+    pairs = [(one.found[seed], other.found[seed]) for seed in one.found]
+    differences = torch.tensor([a.bleu - b.bleu for a, b in pairs], dtype=torch.double)  # (seeds,)
+    samples = torch.stack([(a.samples - b.samples).mean(0) for a, b in pairs]).mean(0)  # (samples,)
+    n = len(pairs)
+    if n > 1:
+        generator = torch.Generator().manual_seed(1)
+        samples = samples.repeat(20)  # more noise than sentences
+        normal = torch.randn(n, len(samples), generator=generator, dtype=torch.double)
+        t = normal[0] / normal[1:].square().mean(0).sqrt()  # with n - 1 degrees of freedom
+        samples = samples + differences.std() / n ** 0.5 * t
+    low, high = torch.quantile(samples, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
+    verdicts = [scoring.verdicts(by_task(a, b)) for a, b in pairs]
+    return {'differences': differences.tolist(), 'mean': differences.mean().item(), 'low': low, 'high': high,
+            'verdicts': [sum(each[name] for each in verdicts) for name in ('wins', 'ties', 'losses')]}
+
+
+def by_task(a, b):
+    """{direction: what `scoring.difference` says of it, and p_holm}"""
+    rows = {task: scoring.difference(b.bleus[task], a.bleus[task], *samples)
+            for task, *samples in zip(a.bleus, b.samples, a.samples)}
+    for task, p in scoring.holm({task: row['p'] for task, row in rows.items()}).items():
+        rows[task]['p_holm'] = p
+    return rows
+
+
+def verdict(row):
+    """What an interval says in words."""
+    if row['low'] > 0 or row['high'] < 0:
+        return 'better' if row['low'] > 0 else 'worse'
+    return f'tie within {MARGIN}' if max(-row['low'], row['high']) < MARGIN else 'open'
+
+
+def print_results(systems, pairs):
+    """A table of the systems, and one of the pairs (one, other) of them that are compared. Returns their `compare`."""
+    levels = list(next(iter(systems[0].found.values())).means())
+    table = [['', 'validation loss', 'BLEU', *levels[1:], 'sparsity', 'parameters', 'training']]
+    most = max(found.training for system in systems for found in system.found.values())
     for system in systems:
-        checkpoint = load_checkpoint(system.path)
-        parts = [checkpoint.model.sub_network(index) for index in range(len(checkpoint.tasks))]
-        system.parameters = sum(p.numel() for part in parts for p in part.parameters()) / len(parts)
-        first.append((system, replace(checkpoint, model=parts[0], tasks=[task])))
-    for _ in range(10):
-        for system, part in first:
-            start = time.perf_counter()
-            translate(part, lines, task, beam=1)
-            system.seconds = min(system.seconds, time.perf_counter() - start)
+        found = list(system.found.values())
+        means = [sum(each.means()[level] for each in found) / len(found) for level in levels[1:]]
+        sparsity, parameters, training = (sum(values) / len(found) for values in zip(*(
+            (each.sparsity.mean().item(), each.parameters, each.training / most) for each in found)))
+        table.append([system.label, system.mean('loss'), system.mean('bleu'), *(f'{mean:.2f}' for mean in means),
+                      f'{sparsity:.2f}', f'{parameters:,.0f}', f'{training:.2f}'])
+    print()
+    scoring.print_table(table)
+    print('Means of all seeds and directions (range over seeds). BLEU: test split, greedy search. parameters: of one\n'
+          'direction alone. training: parameters times steps, of base and specialization, in those of the dearest.\n')
+    rows = [compare(one, other) for one, other in pairs]
+    table = [['ΔBLEU', 'by seed', 'mean', '95% interval', '', 'wins', 'ties', 'losses']]
+    for (one, other), row in zip(pairs, rows):
+        table.append([f'{one.label} - {other.label}', ' '.join(f'{x:+.2f}' for x in row['differences']),
+                      f'{row["mean"]:+.2f}', f'{row["low"]:+.2f} {row["high"]:+.2f}', verdict(row),
+                      *map(str, row['verdicts'])])
+    scoring.print_table(table)
+    print(f'Intervals take test sentences and seeds together. tie: the interval lies within {MARGIN} BLEU of 0. wins,\n'
+          "ties, losses: directions of all seeds, by Holm's p < 0.05.")
+    return rows

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'experiments'))
@@ -87,55 +89,98 @@ def controls(corpus_folder, run):
     return run_sweep('controls', corpus_folder, run)[0]
 
 
-def scores(folder, system):
-    return json.loads((folder / f'test.{system}' / 'scores.json').read_text(encoding='utf-8'))
-
-
 def bleu(folder, system):
-    """The mean BLEU of a system over all directions, computed anew from that of each direction."""
-    rows = scores(folder, system)['scores'].values()
-    return sum(row['BLEU'] for row in rows) / len(rows)
+    """The mean BLEU of a system over all directions, as translate.py wrote it."""
+    found = json.loads((folder / f'test.{system}' / 'scores.json').read_text(encoding='utf-8'))
+    return found['means']['all']['BLEU']
 
 
 def table(text, first):
-    """The words of the rows of a table that begin with these words."""
-    return [line.split() for line in text.splitlines() if line.startswith(first)]
+    """The cells of the rows of a table that begin with this text."""
+    return [re.split(r'\s{2,}', line) for line in text.splitlines() if re.match(rf'{re.escape(first)}(\s\s|$)', line)]
 
 
-def check_delta(words, folder, system, other_bleu, other_path):
-    """The last six words of a row: ΔBLEU, its interval, wins, ties, losses."""
-    ((other, found),) = scores(folder, system)['others'].items()
-    assert Path(other) == other_path
-    assert float(words[-6]) == pytest.approx(bleu(folder, system) - other_bleu, abs=0.0051)
-    assert float(words[-5]) <= float(words[-4])
-    assert list(map(int, words[-3:])) == [found['verdicts'][name] for name in ('wins', 'ties', 'losses')]
+def check_row(text, label, path):
+    """The row of a system with one seed: loss, BLEU, sparsity and parameters are those of its checkpoint."""
+    (_, loss, score, *_, sparsity, parameters, _), = table(text, label)
+    checkpoint = load_checkpoint(path)
+    assert float(loss) == pytest.approx(sum(checkpoint.info['valid']) / len(checkpoint.tasks), abs=0.00051)
+    assert float(score) == pytest.approx(bleu(path.parent, path.stem), abs=0.0051)
+    assert float(sparsity) == pytest.approx(1 - checkpoint.model.masks.double().mean().item(), abs=0.0051)
+    whole = sum(p.numel() for p in checkpoint.model.parameters())
+    assert (int(parameters.replace(',', '')) == whole) == checkpoint.model.masks.all()
+    return checkpoint
+
+
+def check_pair(text, label, one, other):
+    """The row that compares two checkpoints with one seed."""
+    (_, by_seed, mean, interval, *_, wins, ties, losses), = table(text, label)
+    difference = bleu(one.parent, one.stem) - bleu(other.parent, other.stem)
+    assert float(by_seed) == pytest.approx(difference, abs=0.0051) and mean == by_seed
+    low, high = map(float, interval.split())
+    assert low <= float(mean) <= high and int(wins) + int(ties) + int(losses) == 4
 
 
 def logs(run):
     return {path: path.stat().st_mtime_ns for path in run.rglob('*.log')}
 
 
-def test_from_a_base_to_scores(corpus_folder, tmp_path):
-    """A small experiment: each script runs once, and what is compared with what; other flags are one line."""
-    args = Namespace(run=tmp_path, data=str(corpus_folder), device='cpu', seed=1, train=TRAIN.split(),
-                     specialize=SHORT.split())
-    base = tmp_path / 'base'
-    dense = runs.System('dense', base, 'dense')
-    own = runs.System('own', base, 'own', 50, compared_with=dense)
+def small_args(corpus_folder, run, **more):
+    return Namespace(**{**dict(run=run, data=str(corpus_folder), device='cpu', seed=1, seeds=1, train=TRAIN.split(),
+                               specialize=SHORT.split()), **more})
+
+
+def test_from_a_base_to_scores(corpus_folder, tmp_path, capsys):
+    """A small experiment with two seeds: each script runs once, and what is compared with what; others are one line."""
+    args = small_args(corpus_folder, tmp_path, seeds=2)
+    dense, own = runs.System('dense', masks='dense'), runs.System('own', masks='own', k=50)
     with scripts_here() as calls:
         runs.train_bases(args, {'base': ['--heads', 4]})
         runs.measure(args, [dense, own])
         before, names = logs(tmp_path), [Path(call[0]).stem for call in calls]
-        assert names == ['train', 'profile', 'specialize', 'specialize', 'translate', 'translate']
+        assert names == ['train', 'profile'] * 2 + ['specialize'] * 4 + ['translate'] * 4
         runs.train_bases(args, {'base': ['--heads', 4]})
         runs.measure(args, [dense, own])
-        assert len(calls) == 6 and logs(tmp_path) == before
+        assert len(calls) == 12 and logs(tmp_path) == before
         with pytest.raises(UserError, match='base.log is of another command'):
             runs.train_bases(args, {'base': ['--heads', 2]})
-    settings = load_checkpoint(base / 'base.pt').info['settings']
-    assert (settings['heads'], settings['d_ff'], settings['steps']) == (4, 64, 90)  # the last of two flags counts
-    assert dense.bleu() == pytest.approx(bleu(base, 'dense')) and dense.bleu() > 0 and dense.delta() == ''
-    check_delta(own.delta().split(), base / 'vs-base.dense', 'specialized.k50', dense.bleu(), dense.path)
+    settings = load_checkpoint(tmp_path / 'seed2' / 'base' / 'base.pt').info['settings']
+    assert (settings['heads'], settings['d_ff'], settings['steps'], settings['seed']) == (4, 64, 90, 2)  # the last counts
+    capsys.readouterr()
+    (row,) = runs.print_results([dense, own], [(own, dense)])
+    folders = [tmp_path / f'seed{seed}' / 'base' for seed in (1, 2)]
+    expected = [bleu(folder, 'specialized.k50') - bleu(folder, 'dense') for folder in folders]
+    assert row['differences'] == pytest.approx(expected) and row['mean'] == pytest.approx(sum(expected) / 2)
+    assert bleu(folders[0], 'dense') > 0 and sum(row['verdicts']) == 2 * 4
+    out = capsys.readouterr().out
+    assert f'{expected[0]:+.2f} {expected[1]:+.2f}' in out and ' to ' in table(out, 'dense')[0][1]
+
+
+def found(bleus, samples):
+    """A Found with these scores, by direction, and these samples of theirs."""
+    return runs.Found(0.5, bleus, torch.tensor(samples, dtype=torch.double), 1, 1, torch.zeros(1, 1), {})
+
+
+def test_an_interval_takes_sentences_and_seeds_together():
+    """With one seed it is the bootstrap's. With several it grows by what their mean may be off, by Student's t."""
+    spread = torch.randn(20_000, generator=torch.Generator().manual_seed(3)).double()
+    zero = spread * 0
+    one, other = (runs.System(name) for name in ('one', 'other'))
+
+    def interval(differences, scale):
+        for seed, difference in enumerate(differences):
+            one.found[seed] = found({'en-de': 20 + difference}, [(20 + difference + scale * spread).tolist()])
+            other.found[seed] = found({'en-de': 20.0}, [(20 + zero).tolist()])
+        row = runs.compare(one, other)
+        return row['mean'], row['low'], row['high']
+    assert interval([1.0], 0.5) == pytest.approx((1, 1 - 0.98, 1 + 0.98), abs=0.03)
+    one.found.clear(), other.found.clear()
+    assert interval([0.0, 1.0, 2.0], 0.0) == pytest.approx((1, 1 - 4.303 / 3 ** 0.5, 1 + 4.303 / 3 ** 0.5), abs=0.05)
+    mean, low, high = interval([1.0, 1.0, 1.0], 0.5)  # more seeds are no more sentences
+    assert (mean, low, high) == pytest.approx((1, 1 - 0.98, 1 + 0.98), abs=0.03)
+    for row, word in (((0.1, 0.4), 'better'), ((-0.7, -0.1), 'worse'), ((-0.4, 0.3), 'tie within 0.5'),
+                      ((-0.6, 0.3), 'open')):
+        assert runs.verdict(dict(zip(('low', 'high'), row))) == word
 
 
 def test_a_script_that_fails_is_one_line(corpus_folder, tmp_path):
@@ -145,30 +190,26 @@ def test_a_script_that_fails_is_one_line(corpus_folder, tmp_path):
 
 @pytest.mark.slow
 def test_controls(controls, run):
-    home = run / 'sweep-seed1'
-    dense = bleu(home / 'base', 'dense')
-    for masks in ('own', 'random', 'reverse', 'shared'):
-        for k in (95, 50):
-            (words,) = table(controls, f'{masks} {k} ')
-            info = load_checkpoint(home / 'base' / checkpoint_name(masks, k, k)).info
-            assert float(words[2]) == pytest.approx(sum(info['valid']) / len(info['valid']), abs=0.00051)
-            folder, file = home / 'base' / 'vs-base.dense', Path(checkpoint_name(masks, k, k)).stem
-            assert float(words[3]) == pytest.approx(bleu(folder, file), abs=0.0051)
-            check_delta(words, folder, file, dense, home / 'base' / 'dense.pt')
-            settings = info['settings']
+    base = run / 'seed1' / 'base'
+    for k in (95, 70, 50):
+        for masks in ('own', 'random', 'permuted', 'reverse', 'shared'):
+            path = base / checkpoint_name(masks, k, k)
+            settings = check_row(controls, f'{masks} {k}', path).info['settings']
             assert (settings['masks'], settings['k'], settings['steps']) == (masks, k, 4)
-    (words,) = table(controls, 'base ')
-    check_delta(words, home / 'base' / 'vs-base.dense', 'base', dense, home / 'base' / 'dense.pt')
-    (words,) = table(controls, 'dense ')
-    assert len(words) == 5 and float(words[2]) == pytest.approx(dense, abs=0.0051)
+            check_pair(controls, f'{masks} {k} - dense', path, base / 'dense.pt')
+            if masks != 'own':
+                check_pair(controls, f'own {k} - {masks} {k}', base / checkpoint_name('own', k, k), path)
+    check_row(controls, 'base', base / 'base.pt')
+    check_row(controls, 'dense', base / 'dense.pt')
+    check_pair(controls, 'dense - base', base / 'dense.pt', base / 'base.pt')
 
 
 @pytest.mark.slow
 def test_a_finished_sweep_runs_no_script_again(controls, corpus_folder, run):
     before = logs(run)
     again, calls = run_sweep('controls', corpus_folder, run)
-    assert not calls and logs(run) == before and len(before) >= 21  # more if other sweeps came before
-    assert table(again, 'own ') == table(controls, 'own ')
+    assert not calls and logs(run) == before and len(before) >= 2 + 16 + 17  # more if other sweeps came before
+    assert table(again, 'own 70') == table(controls, 'own 70')
 
 
 @pytest.mark.slow
@@ -181,55 +222,39 @@ def test_other_flags_are_refused(controls, corpus_folder, run):
 @pytest.mark.slow
 def test_k(controls, corpus_folder, run):
     out, calls = run_sweep('k', corpus_folder, run)
-    home = run / 'sweep-seed1'
+    base = run / 'seed1' / 'base'
     for k in (30, 40, 50, 70, 95):
-        for masks in ('own', 'random'):
-            (words,) = table(out, f'{k}  {masks} ')
-            path = home / 'base' / checkpoint_name(masks, k, k)
-            check_delta(words, home / 'base' / 'vs-base.dense', path.stem, bleu(home / 'base', 'dense'),
-                        home / 'base' / 'dense.pt')
-            model = load_checkpoint(path).model
-            sparsity = 1 - model.masks.double().mean(-1)  # (N, L)
-            for word, value in zip(words[2:5], (sparsity.min(), sparsity.mean(), sparsity.max())):
-                assert float(word) == pytest.approx(value.item(), abs=0.0051)
+        for masks in ('own', 'random', 'permuted'):
+            check_row(out, f'{masks} {k}', base / checkpoint_name(masks, k, k))
+            check_pair(out, f'{masks} {k} - dense', base / checkpoint_name(masks, k, k), base / 'dense.pt')
     trained = [call for call in calls if 'specialize.py' in str(call[0])]
-    assert trained and not any('50' in map(str, call) for call in trained)  # the sweep of controls has made those
-    assert all((home / f'k.{suffix}').is_file() for suffix in ('png', 'svg'))
+    assert len(trained) == 2 * 3  # those of 50, 70 and 95 the sweep of controls has made
+    assert all((run / f'k.{suffix}').is_file() for suffix in ('png', 'svg'))
 
 
 @pytest.mark.slow
 def test_depth(controls, corpus_folder, run):
     out, _ = run_sweep('depth', corpus_folder, run)
-    home = run / 'sweep-seed1'
-    for layers, base in ((1, 'base'), (2, 'layers2'), (3, 'layers3')):
-        (words,) = table(out, f'     {layers}  own, k = 70')
-        check_delta(words, home / base / f'vs-{base}.dense', 'specialized', bleu(home / base, 'dense'),
-                    home / base / 'dense.pt')
-        assert load_checkpoint(home / base / 'specialized.pt').model.config.layers == layers
-        for masks in ('base', 'dense'):
-            (words,) = table(out, f'     {layers}  {masks} ')
-            assert len(words) == 4 and float(words[-1]) == pytest.approx(bleu(home / base, masks), abs=0.0051)
+    for layers, name in ((1, 'layers1'), (2, 'base'), (3, 'layers3')):
+        base = run / 'seed1' / name
+        for masks, file in (('base', 'base.pt'), ('dense', 'dense.pt'), ('own', 'specialized.pt')):
+            model = check_row(out, f'{layers} layers, {masks}', base / file).model
+            assert model.config.layers == (1 if layers == 2 else layers)  # `base` has what TRAIN says
+        check_pair(out, f'{layers} layers, own - {layers} layers, dense', base / 'specialized.pt', base / 'dense.pt')
 
 
 @pytest.mark.slow
 def test_cost(controls, corpus_folder, run):
-    out, _ = run_sweep('cost', corpus_folder, run)
-    home, baseline, compared = run / 'sweep-seed1', None, 0
-    for line in out.splitlines():
-        words = line.split()
-        if line.startswith('dense baseline'):
-            baseline = int(words[4])  # its width
-        elif line.startswith(('own', 'random')):
-            k, wide = line.split('k = ')[1].split()[0], 'twice' in line
-            masks = words[0].rstrip(',')
-            path = home / ('wide' if wide else 'base') / checkpoint_name(masks, int(k), int(k))
-            other = home / ('base' if wide else f'd_ff{baseline}')
-            check_delta(words, path.parent / f'vs-{other.name}.dense', path.stem, bleu(other, 'dense'),
-                        other / 'dense.pt')
-            widths = load_checkpoint(path).model.masks.sum(-1).double().mean().item()
-            assert widths == pytest.approx(baseline, abs=2)  # of equal cost
-            compared += 1
-    assert compared == 6
+    out, _ = run_sweep('cost', corpus_folder, run, train=TRAIN.replace('--d-ff 64', ''))
+    for width, kept in ((256, 128), (256, 85), (256, 64), (512, 256), (1024, 256), (2048, 256)):
+        label, dense = f'own, {kept} of {width}', f'dense, {kept} neurons'
+        (found,) = table(out, label)
+        assert float(found[-3]) == pytest.approx(1 - kept / width, abs=0.02)
+        (other,) = table(out, dense)
+        sizes = [int(row[-2].replace(',', '')) for row in (found, other)]
+        assert sizes[0] == pytest.approx(sizes[1], rel=0.02)  # of equal cost
+        (row,) = table(out, f'{label} - {dense}')
+        assert float(row[2]) == pytest.approx(float(found[2]) - float(other[2]), abs=0.011)
 
 
 @pytest.mark.slow
@@ -241,7 +266,7 @@ def test_an_interrupted_training_is_resumed(corpus_folder, tmp_path):
                '--run', str(tmp_path), '--device', 'cpu', '--train', train, '--specialize', SHORT]
     process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, encoding='utf-8',
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    last = tmp_path / 'sweep-seed1' / 'base' / 'base.last.pt'
+    last = tmp_path / 'seed1' / 'base' / 'base.last.pt'
     while not last.exists() and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
@@ -250,9 +275,8 @@ def test_an_interrupted_training_is_resumed(corpus_folder, tmp_path):
     stopped = load_checkpoint(last).training['progress']['step']
     assert 20 <= stopped < 400
 
-    args = Namespace(run=tmp_path / 'sweep-seed1', data=str(corpus_folder), device='cpu', seed=1, train=train.split(),
-                     specialize=SHORT.split())
-    runs.together(lambda _: runs.run_script(args, 'train', last.parent, 'base', []), [None])
+    args = small_args(corpus_folder, tmp_path, train=train.split())
+    runs.together(lambda _: runs.run_script(args, 1, 'train', last.parent, 'base', []), [None])
     assert 'resume=True' in (last.parent / 'base.log').read_text(encoding='utf-8')
     with (last.parent / 'base.csv').open(encoding='utf-8', newline='') as file:
         assert [int(row['step']) for row in csv.DictReader(file)] == list(range(20, 401, 20))

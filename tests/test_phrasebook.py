@@ -478,8 +478,11 @@ def test_the_files_of_a_small_phrasebook(lexicon, tmp_path, monkeypatch):
     assert check_splits(corpus) == {'en-de': 900, 'de-en': 900, 'en-nds': 300, 'nds-en': 300}
     english = [list(read_lines(corpus.files('train', task)[0])) for task in ('en-de', 'en-nds')]
     assert english[1] == english[0][:300]
+    even = open_corpus('phrasebook-even')
+    assert check_splits(even) == dict.fromkeys(corpus.tasks, 600)  # the same text, divided evenly
+    assert list(read_lines(even.files('train', 'en-nds')[0])) == english[0][:600]
     monkeypatch.setattr(phrasebook, 'sentences', None)
-    assert open_corpus('phrasebook').tasks == corpus.tasks
+    assert open_corpus('phrasebook').tasks == open_corpus('phrasebook-even').tasks == corpus.tasks
 
 
 @pytest.mark.slow

@@ -14,16 +14,18 @@ from minispec.corpora.multi30k import download_multi30k
 from minispec.corpora.phrasebook import write_phrasebook
 from minispec.corpora.splits import check_splits
 
+BUILT_IN = ('phrasebook', 'phrasebook-even', 'multi30k')
+
 __all__ = ['Corpus', 'check_splits', 'open_corpus', 'source']
 
 
 def open_corpus(data, languages=None):
-    """The corpus that `--data` names: 'phrasebook' or 'multi30k', made in data/ on first use, or a folder.
+    """The corpus that `--data` names: one of BUILT_IN, made in data/ on first use, or a folder.
 
     With `languages`, it has the tasks between them alone.
     """
-    if data == 'phrasebook':
-        data = write_phrasebook(Path('data') / 'phrasebook')
+    if data in ('phrasebook', 'phrasebook-even'):
+        data = write_phrasebook(Path('data') / data, even=data == 'phrasebook-even')
     elif data == 'multi30k':
         data = download_multi30k(Path('data') / 'multi30k')
     return Corpus(data, languages)
@@ -31,4 +33,4 @@ def open_corpus(data, languages=None):
 
 def source(data):
     """How a checkpoint names the corpus `data`, so that it is found again from another folder."""
-    return data if data in ('phrasebook', 'multi30k') else str(Path(data).resolve())
+    return data if data in BUILT_IN else str(Path(data).resolve())

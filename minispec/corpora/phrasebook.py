@@ -127,13 +127,14 @@ def is_current(folder, made_from):
     return path.is_file() and path.read_bytes() == made_from.encode()
 
 
-def write_phrasebook(folder):
+def write_phrasebook(folder, even=False):
     """Write the phrasebook's pair files, English with each other language; returns `folder`.
 
     Nothing is done if they are there, and were made from the tables as they are now.
 
     200 meanings for validation and 200 for test are the same for all pairs of languages. Training takes others: the
-    first 8,000, 2,000 or 400 of one list, as the language's table says.
+    first 8,000, 2,000 or 400 of one list, as the language's table says. If `even`, all languages have the same number
+    of them, and together as many.
     """
     folder, made_from = Path(folder), fingerprint()
     if is_current(folder, made_from):
@@ -144,7 +145,7 @@ def write_phrasebook(folder):
     unfinished, old = (folder.with_name(f'{folder.name}.{uuid.uuid4().hex}.part') for _ in range(2))
     make_folder(unfinished)  # a run beside this one has its own
     try:
-        write_files(unfinished)
+        write_files(unfinished, even)
         write(unfinished / 'fingerprint', made_from)
         replace_folder(unfinished, folder, old, made_from)
     except OSError as error:
@@ -157,17 +158,19 @@ def write_phrasebook(folder):
     return folder
 
 
-def write_files(folder):
+def write_files(folder, even):
     """Write the pair files of all splits."""
-    others = [language(code) for code in codes() if code != HUB]
+    pairs = {code: language(code).pairs for code in codes() if code != HUB}
+    if even:
+        pairs = dict.fromkeys(pairs, sum(pairs.values()) // len(pairs))
     source = sentences()
-    for split, size in ('valid', 200), ('test', 200), ('train', max(other.pairs for other in others)):
+    for split, size in ('valid', 200), ('test', 200), ('train', max(pairs.values())):
         drawn = list(islice(source, size))
-        for other in others:
-            used = drawn[:other.pairs] if split == 'train' else drawn
-            for code in (HUB, other.code):
+        for other in pairs:
+            used = drawn[:pairs[other]] if split == 'train' else drawn
+            for code in (HUB, other):
                 text = ''.join(said[code] + '\n' for said in used)
-                write(folder / f'{split}.{HUB}-{other.code}.{code}', text)
+                write(folder / f'{split}.{HUB}-{other}.{code}', text)
 
 
 def replace_folder(new, folder, old, made_from):

@@ -78,10 +78,28 @@ def nearest_relatives(comparable, relatives, excess):
     return found[counted].sum().item(), expected[counted].sum().item(), counted.sum().item()
 
 
-def spearman(x, y):
-    """Rank correlation of x (n,) and y (n,), equal values sharing their mean rank; NaN if one is constant."""
-    ranks = [(v[:, None] > v).double().sum(1) + (v[:, None] == v).double().sum(1) / 2 for v in (x, y)]  # (n,) each
-    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
+def mantel(x, y, permutations=5000):
+    """Rank correlation of two symmetric matrices (n, n) above their diagonals, and its p by Mantel's permutation test.
+
+    The n (n - 1) / 2 pairs of n languages are not independent: each language is in n - 1 of them. So the languages of x
+    are exchanged at random, again and again; p says how often that gives a correlation as far from 0 (two-sided). Equal
+    values share their mean rank. Both are NaN if x or y is constant.
+    """
+    n = len(x)
+    a, b = torch.triu_indices(n, n, 1)  # (pairs,) each
+    ranks = []
+    for values in (x[a, b], y[a, b]):  # (pairs,)
+        rank = (values[:, None] > values).double().sum(1) + (values[:, None] == values).double().sum(1) / 2  # (pairs,)
+        rank -= rank.mean()
+        ranks.append(rank / rank.norm())  # of length 1: then a product is a correlation
+    square = x.new_zeros(n, n, dtype=torch.double)
+    square[a, b] = square[b, a] = ranks[0]
+    noise = torch.rand(permutations, n, generator=torch.Generator().manual_seed(1))
+    order = noise.argsort(1)  # (permutations, n)
+    rho, by_chance = ranks[0] @ ranks[1], square[order[:, a], order[:, b]] @ ranks[1]  # (), (permutations,)
+    if rho.isnan():
+        return rho.item(), rho.item()
+    return rho.item(), (1 + (by_chance.abs() >= rho.abs() - 1e-9).sum().item()) / (1 + permutations)
 
 
 def linkage(distance):
@@ -98,13 +116,17 @@ def linkage(distance):
     return merges
 
 
+def leaves(tasks, layer):
+    """One task for each language that `layer` works on, as indices: those that share the other language, the hub."""
+    others = [other for _, other in languages_of(tasks, layer)]
+    return [task for task, other in enumerate(others) if other == max(others, key=others.count)]
+
+
 def language_tree(profile, layer):
-    """The languages of a layer and their `linkage` on 1 - IoU, over tasks that share the other language (the hub)."""
-    languages = languages_of(profile.tasks, layer)
-    others = [other for _, other in languages]
-    leaves = [task for task, other in enumerate(others) if other == max(others, key=others.count)]
+    """The languages of a layer, and their `linkage` on 1 - IoU."""
+    languages, chosen = languages_of(profile.tasks, layer), leaves(profile.tasks, layer)
     iou, _ = profile.overlap(layer)
-    return [languages[task][0] for task in leaves], linkage(1 - iou[leaves][:, leaves])
+    return [languages[task][0] for task in chosen], linkage(1 - iou[chosen][:, chosen])
 
 
 def pure_pairs(merges, families):

@@ -52,14 +52,12 @@ def print_layers(profile):
 
 
 def print_families(profile):
-    """Which languages overlap more than expected: relatives, those with equal training sizes, with common subwords?
-
-    "same size" and "others" are pairs that are not relatives.
-    """
-    if min(analysis.comparable_pairs(profile.tasks, layer).triu().sum() for layer in profile.layers) < 6:
+    """Which languages overlap more than expected: relatives, those with equal training sizes, with common subwords?"""
+    if min(len(analysis.leaves(profile.tasks, layer)) for layer in profile.layers) < 4:
         return  # fewer than four languages say nothing
-    print('\n               IoU minus chance                                   its rank correlation with\n'
-          '      relatives  same size  others   nearest is a relative    family  subwords  size ratio')
+    print('\n               IoU minus chance                                   its rank correlation with (p)\n'
+          '      relatives  same size  others   nearest is a relative'
+          '          family      subwords    size ratio')
     for layer in profile.layers:
         comparable = analysis.comparable_pairs(profile.tasks, layer)  # (N, N)
         pairs = comparable.triu()  # (N, N), each pair once
@@ -70,12 +68,14 @@ def print_families(profile):
         means = [(iou - chance)[pairs & group].mean() for group in groups]
         found, expected, counted = analysis.nearest_relatives(comparable, relatives, iou - chance)
         nearest = f'{found:g} of {counted} (expected {expected:.1f})' if counted else '-'
-        correlations = [analysis.spearman((iou - chance)[pairs], values[pairs]) for values in similar]
-        print('{:5} {:>9}  {:>9}  {:>6}   {:23} {:>7}  {:>8}  {:>10}'.format(
-            layer, *(number(mean, 3) for mean in means), nearest, *(number(rho, 2) for rho in correlations)))
-    n = pairs.sum().item()
-    print(f'For {n} independent pairs, a rank correlation beyond {2 / (n - 1) ** 0.5:.2f} is significant at 5%.\n'
-          'subwords: share in common of those in the validation text; size ratio: smaller training size over larger.')
+        leaves = analysis.leaves(profile.tasks, layer)
+        correlations = [analysis.mantel(*(x[leaves][:, leaves] for x in (iou - chance, values))) for values in similar]
+        cells = ['-' if rho != rho else f'{rho:.2f} ({p:.3f})' for rho, p in correlations]
+        print('{:5} {:>9}  {:>9}  {:>6}   {:22} {:>14}{:>14}{:>14}'.format(
+            layer, *(number(mean, 3) for mean in means), nearest, *cells))
+    print('same size: of equal training size, and no relatives, as are the others. p: by permuting the languages '
+          '(Mantel),\ntwo-sided, not corrected. subwords: share in common of those in the validation text; size ratio: '
+          'smaller\ntraining size over larger.')
 
 
 def number(value, digits):
