@@ -73,6 +73,8 @@ def parser(description):
     """A parser with the flags that all experiments share."""
     result = cli.parser(description)
     result.add_argument('--seeds', type=cli.positive_int, default=1, help='number of seeds: --seed and those after it')
+    result.add_argument('--steps', type=cli.positive_int, default=2000,
+                        help='number of steps of a base, and of each training that goes on from it')
     result.add_argument('--train', type=shlex.split, default='', help="flags for train.py, as '--d-ff 512 --steps 900'")
     result.add_argument('--specialize', type=shlex.split, default='',
                         help='flags for specialize.py, without those that select neurons')
@@ -105,9 +107,9 @@ def run_script(args, seed, script, folder, name, flags):
     """
     log = folder / f'{name}.log'
     if script == 'train':
-        flags = [*args.train, *flags]  # of a flag given twice, the last counts
+        flags = ['--steps', args.steps, *args.train, *flags]  # of a flag given twice, the last counts
     elif script == 'specialize':
-        flags = [*args.specialize, *flags]
+        flags = ['--steps', args.steps, *args.specialize, *flags]
     flags = ['--run', folder, '--data', args.data, '--device', args.device, '--seed', seed, *flags]
     command = shlex.join(['python', f'{script}.py', *map(str, flags)])
     if log.exists():
@@ -130,10 +132,15 @@ def run_script(args, seed, script, folder, name, flags):
 
 
 def train_bases(args, flags_of):
-    """Train bases and record their neurons, with each seed. `flags_of`: {name: its flags for train.py}."""
+    """Train bases and record their neurons, with each seed.
+
+    `flags_of`: {name: its flags for train.py, or a function that gives them for the folder of a seed}.
+    """
     def train_base(job):
         seed, name = job
-        run_script(args, seed, 'train', home(args, seed) / name, 'base', flags_of[name])
+        flags = flags_of[name]
+        flags = flags(home(args, seed)) if callable(flags) else flags
+        run_script(args, seed, 'train', home(args, seed) / name, 'base', flags)
         run_script(args, seed, 'profile', home(args, seed) / name, 'profile', [])
 
     together(train_base, product(seeds(args), flags_of))
@@ -158,9 +165,18 @@ def checkpoint_path(args, seed, system):
 
 def k_for(folder, neurons):
     """The k, in steps of a half, at which Eq. 1 keeps that many neurons in a layer of this base, on average."""
-    counts = load_activations(folder / 'activations.pt', load_checkpoint(folder / 'base.pt'))['token']  # (N, L, F)
-    return min((k / 2 for k in range(2, 201)),
-               key=lambda k: abs(select(counts, k).sum(-1).double().mean().item() - neurons))
+    counts = token_counts(folder)
+    return min((k / 2 for k in range(2, 201)), key=lambda k: abs(mean_width(counts, k) - neurons))
+
+
+def token_counts(folder):
+    """The activity (N, L, F) that was recorded in this folder's base."""
+    return load_activations(folder / 'activations.pt', load_checkpoint(folder / 'base.pt'))['token']
+
+
+def mean_width(counts, k):
+    """How many neurons Eq. 1 keeps in a layer, on average; counts (N, L, F)."""
+    return select(counts, k).sum(-1).double().mean().item()
 
 
 def specialize(args, job):

@@ -4,25 +4,32 @@
     python experiments/sweep.py k                    Fig. 4: ΔBLEU vs. dense of own, random and permuted masks, over k
     python experiments/sweep.py depth                Fig. 3: base, dense and own of 1, 2 and 3 layers a side
     python experiments/sweep.py cost --seeds 3       sub-networks against dense baselines that cost as much at inference
+    python experiments/sweep.py wide --seeds 3       bases of 2, 4 and 8 times the width, specialized to the usual one
 
 The four scripts do the work, two at a time, in folders RUN/seedN, which all sweeps share: run them one after the other.
 Each script leaves a log, and once it has ended well is not run again: after an interruption, the same command goes on,
 and a training with --resume.
 """
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from runs import System, measure, parser, print_results, train_bases  # first: it finds minispec
+from runs import (System, home, mean_width, measure, parser, print_results, token_counts,  # first: it finds minispec
+                  train_bases)
 
 from minispec import UserError, cli, figures
+from minispec.checkpoint import load_checkpoint
 from minispec.corpora import open_corpus
-from minispec.model import Config
+from minispec.model import Transformer
 
 
 def arguments():
     result = parser(__doc__.splitlines()[0])
     result.set_defaults(run='runs/sweeps')
     result.add_argument('sweep', choices=list(SWEEPS))
+    result.add_argument('--k', type=cli.percentage, nargs='+', default=[95, 70, 50], help='of controls: which k')
+    result.add_argument('--times', type=cli.positive_int, nargs='+', default=[2, 4, 8],
+                        help='of wide: how many times as wide as the usual base')
     return result.parse_args()
 
 
@@ -30,7 +37,7 @@ def sweep_controls(args):
     train_bases(args, {'base': []})
     base, dense = System('base'), System('dense', masks='dense')
     systems, pairs = [base, dense], [(dense, base)]
-    for k in (95, 70, 50):
+    for k in args.k:
         own, *controls = [System(f'{masks} {k}', masks=masks, k=k)
                           for masks in ('own', 'random', 'permuted', 'reverse', 'shared')]
         systems += [own, *controls]
@@ -51,11 +58,13 @@ def sweep_k(args):
 
 
 def sweep_depth(args):
-    depths = (1, 2, 3)
-    train_bases(args, {folder(layers, Config.layers, 'layers'): ['--layers', layers] for layers in depths})
+    train_bases(args, {'base': []})
+    usual = load_checkpoint(home(args, args.seed) / 'base' / 'base.pt').model.config.layers
+    depths = sorted({1, 2, 3, usual})
+    train_bases(args, {f'layers{layers}': ['--layers', layers] for layers in depths if layers != usual})
     systems, pairs = [], []
     for layers in depths:
-        name = folder(layers, Config.layers, 'layers')
+        name = 'base' if layers == usual else f'layers{layers}'
         base, dense, own = (System(f'{layers} layers, {masks or "base"}', name, masks)
                             for masks in (None, 'dense', 'own'))
         systems, pairs = [*systems, base, dense, own], [*pairs, (own, dense)]
@@ -67,38 +76,57 @@ def sweep_depth(args):
 
 
 def sweep_cost(args):
-    """A base of width F, specialized to half, a third and a quarter of it; and wider ones specialized to F."""
-    F = Config.d_ff
-    narrow, wide = [F // 2, F // 3, F // 4], [2 * F, 4 * F, 8 * F]
-    train_bases(args, {folder(width, F, 'd_ff'): ['--d-ff', width] for width in (F, *narrow, *wide)})
-    dense = {width: System(f'dense, {width} neurons', folder(width, F, 'd_ff'), 'dense')
-             for width in (F, *narrow, *wide)}
-    systems, pairs = list(dense.values()), []
-    for width, kept in [(F, width) for width in narrow] + [(width, F) for width in wide]:
-        own, random = (System(f'{masks}, {kept} of {width}', folder(width, F, 'd_ff'), masks, neurons=kept)
-                       for masks in ('own', 'random'))
-        systems += [own, random]
-        pairs += [(own, dense[kept]), (random, dense[kept]), (own, random), (own, dense[width])]
+    """Dense baselines of the width that a layer keeps on average, trained once for as many steps in all."""
+    train_bases(args, {'base': []})
+    ks, masks = (70, 50), ('own', 'random')
+    train_bases(args, {f'narrow{k}': lambda home, k=k: ['--d-ff', round(mean_width(token_counts(home / 'base'), k))]
+                       for k in ks})
+    systems, pairs = [System('dense', masks='dense')], []
+    for k in ks:
+        baseline = System(f'dense, as narrow as k = {k}', f'narrow{k}', 'dense')
+        own, random = (System(f'{name} {k}', masks=name, k=k) for name in masks)
+        systems += [baseline, own, random]
+        pairs += [(own, baseline), (random, baseline), (own, random)]
     measure(args, systems)
     print_results(systems, pairs)
-    points = {'dense': dense.values(), **{masks: [system for system in systems if system.masks == masks]
-                                          for masks in ('own', 'random')}}
-    lines = {name: [[size(system) for system in line], [average(system) for system in line]]
-             for name, line in points.items()}
-    draw(args, lines, 'parameters of one direction alone', 'BLEU')
+    draw_sizes(args, systems)
 
 
-def folder(value, usual, name):
-    """Where the base lies whose setting `name` has this value: `base` if it is the usual one."""
-    return 'base' if value == usual else f'{name}{value}'
+def sweep_wide(args):
+    """Wide bases, each specialized to the width F of the usual one; and the usual one, trained at the cost of 4 F."""
+    train_bases(args, {'base': []})
+    usual = load_checkpoint(home(args, args.seed) / 'base' / 'base.pt').model
+    F, widths = usual.config.d_ff, [times * usual.config.d_ff for times in args.times]
+    size, more = (sum(p.numel() for p in Transformer(replace(usual.config, d_ff=width)).parameters())
+                  for width in (F, max(widths)))
+    steps = ['--steps', round(args.steps * more / size)]
+    train_bases(args, {**{f'wide{width}': ['--d-ff', width] for width in widths}, 'longer': steps})
+    dense = System('dense', masks='dense')
+    longer = System(f'dense, trained at the cost of {max(widths)} neurons', 'longer', 'dense', flags=steps)
+    systems, pairs = [dense, longer], []
+    for width in widths:
+        whole = System(f'dense, {width} neurons', f'wide{width}', 'dense')
+        own, random, permuted = (System(f'{masks}, {F} of {width}', f'wide{width}', masks, neurons=F)
+                                 for masks in ('own', 'random', 'permuted'))
+        systems += [whole, own, random, permuted]
+        pairs += [(one, other) for one in (own, random) for other in (dense, whole)]
+        pairs += [(own, random), (own, permuted)] + [(own, longer)] * (width == max(widths))
+    measure(args, systems)
+    print_results(systems, pairs)
+    draw_sizes(args, systems)
 
 
-def average(system):
-    return sum(found.bleu for found in system.found.values()) / len(system.found)
+def average(system, name='bleu'):
+    """The mean over seeds of an attribute of Found."""
+    return sum(getattr(found, name) for found in system.found.values()) / len(system.found)
 
 
-def size(system):
-    return sum(found.parameters for found in system.found.values()) / len(system.found)
+def draw_sizes(args, systems):
+    """BLEU against the parameters of one direction alone, a line for each kind of masks."""
+    kinds = {masks: [system for system in systems if system.masks == masks] for masks in dict.fromkeys(
+        system.masks for system in systems)}
+    draw(args, {masks: [[average(system, name) for system in points] for name in ('parameters', 'bleu')]
+                for masks, points in kinds.items()}, 'parameters of one direction alone', 'BLEU')
 
 
 def draw(args, lines, x, y):
@@ -110,7 +138,7 @@ def draw(args, lines, x, y):
         print(f'no figure: {error}')
 
 
-SWEEPS = {'controls': sweep_controls, 'k': sweep_k, 'depth': sweep_depth, 'cost': sweep_cost}
+SWEEPS = {'controls': sweep_controls, 'k': sweep_k, 'depth': sweep_depth, 'cost': sweep_cost, 'wide': sweep_wide}
 
 
 def main():

@@ -58,7 +58,8 @@ def parser(description):
     """A parser with the flags that every script has."""
     result = Parser(description=description, formatter_class=HelpFormatter)
     result.add_argument('--data', help='phrasebook or phrasebook-even (built in), multi30k (downloaded once), or a '
-                                       'folder of parallel text (default: what the model was trained on; phrasebook in train.py)')
+                                       'folder of parallel text (default: what the model was trained on; phrasebook in '
+                                       'train.py)')
     result.add_argument('--run', default='runs/default', help='folder for everything that the four scripts write')
     result.add_argument('--device', default='auto', help='device to compute on: auto, cpu, cuda or mps')
     result.add_argument('--seed', type=seed, default=INHERITED['seed'],

@@ -181,8 +181,8 @@ def train(checkpoint, train_data, valid_data, path, args):
     A base warms up over a tenth of its steps, and then keeps its rate; what is made from it goes on where it was (see
     `go_on`) with a falling rate, or with a new warm-up. Every args.eval_every steps the model is validated, a row is
     printed, and up to three files are written: `path` if the mean over tasks is the lowest yet; NAME.last.pt, from
-    which a resumed run goes on (on a CPU to the last bit); the training curve NAME.csv. Ends early after args.patience validations without a new best. Returns the best mean,
-    or None if nothing was left to train. After a Ctrl-C it finishes the step, writes NAME.last.pt and raises
+    which a resumed run goes on (on a CPU to the last bit); the training curve NAME.csv. Ends early after args.patience
+    validations without a new best. Returns the best mean, or None if nothing was left to train. After a Ctrl-C it finishes the step, writes NAME.last.pt and raises
     KeyboardInterrupt with the command to go on. Raises UserError if the loss is no longer a number.
     """
     path = Path(path)
@@ -202,8 +202,7 @@ def train(checkpoint, train_data, valid_data, path, args):
     with lock, deferred_ctrl_c() as interrupted, bar:
         while not progress.ended(args):
             progress.step += 1
-            rate = learning_rate(progress.step, args.steps, args.lr, warmup, decays)
-            optimizer.param_groups[0]['lr'] = rate
+            optimizer.param_groups[0]['lr'] = learning_rate(progress.step, args.steps, args.lr, warmup, decays)
             # Dropout's random numbers follow from seed and step alone, so that a resumed run need not have saved them.
             torch.manual_seed(hash((args.seed, progress.overall, rank)))
             share = [train_data.batch(index[rank::world_size]) for index in islice(batches, args.accumulate)]
@@ -214,7 +213,7 @@ def train(checkpoint, train_data, valid_data, path, args):
             is_best, due = False, progress.step % args.eval_every == 0 or progress.step == args.steps
             if due:
                 losses = validate(model, valid_data, args.batch_tokens, dtype).tolist()
-                is_best = note_validation(progress, losses, rate, start, tasks, args.steps)
+                is_best = note_validation(progress, losses, optimizer.param_groups[0]['lr'], start, tasks, args.steps)
                 info['valid'] = losses
             stop = all_reduce_sum(torch.tensor(len(interrupted), device=model.masks.device)).item()  # for all processes
             if rank == 0 and (due or stop):

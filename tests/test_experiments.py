@@ -145,7 +145,7 @@ def test_from_a_base_to_scores(corpus_folder, tmp_path, capsys):
         with pytest.raises(UserError, match='base.log is of another command'):
             runs.train_bases(args, {'base': ['--heads', 2]})
     settings = load_checkpoint(tmp_path / 'seed2' / 'base' / 'base.pt').info['settings']
-    assert (settings['heads'], settings['d_ff'], settings['steps'], settings['seed']) == (4, 64, 90, 2)  # the last counts
+    assert [settings[name] for name in ('heads', 'd_ff', 'steps', 'seed')] == [4, 64, 90, 2]  # the last flag counts
     capsys.readouterr()
     (row,) = runs.print_results([dense, own], [(own, dense)])
     folders = [tmp_path / f'seed{seed}' / 'base' for seed in (1, 2)]

@@ -220,8 +220,8 @@ def test_training_learns_and_keeps_the_best(trainer, tmp_path):
 
 
 def test_every_step_has_the_rate_of_the_schedule(trainer, tmp_path, steps):
-    """A base's rises over the first tenth, 2 of 20 steps, and stays; what goes on from it falls to 0 in a straight line;
-    what starts anew does both. So says the curve.
+    """A base's rises over the first tenth, 2 of 20 steps, and stays; what goes on from it falls to 0 in a line; what
+    starts anew does both. So says the curve.
     """
     base = tmp_path / 'base.pt'
     trainer(base, steps=20, eval_every=2, lr=0.02)
