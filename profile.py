@@ -30,13 +30,16 @@ else:
         return getattr(_profile, name)
 
 
+DRAWS = 3  # of random neurons, which --ablate compares with
+
+
 def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
     cli.add_selection_flags(parser)
     parser.add_argument('--layer', help="layer whose IoU table is shown, as enc1 or dec3 (default: each side's last)")
     parser.add_argument('--ablate', action='store_true',
                         help="ablate each direction's specific neurons and see what every direction loses; takes "
-                             '2N + 1 times as long as a validation of N directions')
+                             f'{1 + DRAWS}N + 1 times as long as a validation of N directions')
     parser.add_argument('--plot', action='store_true', help='draw all that is shown; needs matplotlib')
     return parser.parse_args()
 
@@ -53,12 +56,12 @@ def subwords_of_languages(corpus, tasks, vocabulary):
 def ablation(profile, model, valid_data, seed):
     """What every task loses when the specific neurons of one are off, less what it loses by random ones: (N, N)."""
     n, start = max(1, profile.masks.sum(-1).min().item() // 4), time.monotonic()
-    print(f'\n--ablate: {n} neurons of each layer, {2 * len(profile.tasks) + 1} validations')
-    specific, random = figures.specific_neurons(profile.masks, n, seed)  # (N, L, F) each
-    rise = figures.ablate(model, torch.cat([specific, random]), lambda: validate(model, valid_data, 4096))  # (2 N, N)
+    sets = figures.specific_neurons(profile.masks, n, DRAWS, seed)  # (1 + DRAWS, N, L, F)
+    print(f'\n--ablate: {n} neurons of each layer, {DRAWS} random draws, {sets.shape[:2].numel() + 1} validations')
+    rise = figures.ablate(model, sets.flatten(0, 1), lambda: validate(model, valid_data, 4096))  # ((1 + DRAWS) N, N)
     print(f'took {(time.monotonic() - start) / 60:.1f} min')
-    by_specific, by_random = rise.chunk(2)  # (N, N) each
-    return by_specific - by_random
+    by_specific, *by_random = rise.view(*sets.shape[:2], -1)  # (N, N) each
+    return by_specific - torch.stack(by_random).mean(0)
 
 
 def main():

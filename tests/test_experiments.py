@@ -68,11 +68,11 @@ def scripts_here():
         yield scripts.calls
 
 
-def run_sweep(name, corpus, run, train=TRAIN, specialize=SHORT):
+def run_sweep(name, corpus, run, *more, train=TRAIN, specialize=SHORT):
     """One sweep in this process. Returns what it printed, and the calls of scripts that it took."""
     out = io.StringIO()
     argv = ['sweep.py', name, '--data', str(corpus), '--run', str(run), '--device', 'cpu', '--train', train,
-            '--specialize', specialize]
+            '--specialize', specialize, '--steps', '90', *more]
     with patch.object(sys, 'argv', argv), scripts_here() as calls, contextlib.redirect_stdout(out):
         sweep.main()
     return out.getvalue(), calls
@@ -126,8 +126,8 @@ def logs(run):
 
 
 def small_args(corpus_folder, run, **more):
-    return Namespace(**{**dict(run=run, data=str(corpus_folder), device='cpu', seed=1, seeds=1, train=TRAIN.split(),
-                               specialize=SHORT.split()), **more})
+    return Namespace(**{**dict(run=run, data=str(corpus_folder), device='cpu', seed=1, seeds=1, steps=2000,
+                               train=TRAIN.split(), specialize=SHORT.split()), **more})
 
 
 def test_from_a_base_to_scores(corpus_folder, tmp_path, capsys):
@@ -214,7 +214,8 @@ def test_a_finished_sweep_runs_no_script_again(controls, corpus_folder, run):
 
 @pytest.mark.slow
 def test_other_flags_are_refused(controls, corpus_folder, run):
-    arguments = ['controls', '--data', corpus_folder, '--run', run, '--device', 'cpu', '--train', TRAIN + ' --steps 5']
+    arguments = ['controls', '--data', corpus_folder, '--run', run, '--device', 'cpu', '--train', TRAIN + ' --steps 5',
+                 '--specialize', SHORT, '--steps', 90]
     code, out, err = in_this_process(ROOT / 'experiments' / 'sweep.py', arguments)
     assert code == 2 and err.count('\n') == 1 and 'base.log is of another command' in err and 'delete' in err
 
@@ -235,26 +236,40 @@ def test_k(controls, corpus_folder, run):
 @pytest.mark.slow
 def test_depth(controls, corpus_folder, run):
     out, _ = run_sweep('depth', corpus_folder, run)
-    for layers, name in ((1, 'layers1'), (2, 'base'), (3, 'layers3')):
+    for layers, name in ((1, 'base'), (2, 'layers2'), (3, 'layers3')):
         base = run / 'seed1' / name
         for masks, file in (('base', 'base.pt'), ('dense', 'dense.pt'), ('own', 'specialized.pt')):
-            model = check_row(out, f'{layers} layers, {masks}', base / file).model
-            assert model.config.layers == (1 if layers == 2 else layers)  # `base` has what TRAIN says
+            assert check_row(out, f'{layers} layers, {masks}', base / file).model.config.layers == layers
         check_pair(out, f'{layers} layers, own - {layers} layers, dense', base / 'specialized.pt', base / 'dense.pt')
+
+
+def check_equal_cost(out, one, other):
+    """The two have as many parameters in a direction, and are compared."""
+    (row,), (other_row,) = table(out, one), table(out, other)
+    sizes = [int(cells[-2].replace(',', '')) for cells in (row, other_row)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
+    (pair,) = table(out, f'{one} - {other}')
+    assert float(pair[2]) == pytest.approx(float(row[2]) - float(other_row[2]), abs=0.011)
 
 
 @pytest.mark.slow
 def test_cost(controls, corpus_folder, run):
-    out, _ = run_sweep('cost', corpus_folder, run, train=TRAIN.replace('--d-ff 64', ''))
-    for width, kept in ((256, 128), (256, 85), (256, 64), (512, 256), (1024, 256), (2048, 256)):
-        label, dense = f'own, {kept} of {width}', f'dense, {kept} neurons'
-        (found,) = table(out, label)
-        assert float(found[-3]) == pytest.approx(1 - kept / width, abs=0.02)
-        (other,) = table(out, dense)
-        sizes = [int(row[-2].replace(',', '')) for row in (found, other)]
-        assert sizes[0] == pytest.approx(sizes[1], rel=0.02)  # of equal cost
-        (row,) = table(out, f'{label} - {dense}')
-        assert float(row[2]) == pytest.approx(float(found[2]) - float(other[2]), abs=0.011)
+    out, _ = run_sweep('cost', corpus_folder, run)
+    for k in (70, 50):
+        for masks in ('own', 'random'):
+            check_equal_cost(out, f'{masks} {k}', f'dense, as narrow as k = {k}')
+    assert (run / 'cost.png').is_file()
+
+
+@pytest.mark.slow
+def test_wide(controls, corpus_folder, run):
+    out, _ = run_sweep('wide', corpus_folder, run, '--times', '2')
+    check_equal_cost(out, 'own, 64 of 128', 'dense')
+    check_equal_cost(out, 'random, 64 of 128', 'dense')
+    whole, longer = (load_checkpoint(run / 'seed1' / name / 'base.pt') for name in ('wide128', 'longer'))
+    assert whole.model.config.d_ff == 128 and longer.model.config.d_ff == 64
+    assert longer.info['settings']['steps'] > whole.info['settings']['steps'] == 90
+    assert table(out, 'own, 64 of 128 - dense, trained at the cost of 128 neurons')
 
 
 @pytest.mark.slow
@@ -263,7 +278,7 @@ def test_an_interrupted_training_is_resumed(corpus_folder, tmp_path):
     """Ctrl-C stops the sweep and its scripts, as in a terminal; the same flags go on from the last validation."""
     train = f'{TRAIN} --steps 400 --eval-every 20'
     command = [sys.executable, str(ROOT / 'experiments' / 'sweep.py'), 'controls', '--data', str(corpus_folder),
-               '--run', str(tmp_path), '--device', 'cpu', '--train', train, '--specialize', SHORT]
+               '--run', str(tmp_path), '--device', 'cpu', '--train', train, '--specialize', SHORT, '--steps', '2000']
     process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, encoding='utf-8',
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     last = tmp_path / 'seed1' / 'base' / 'base.last.pt'

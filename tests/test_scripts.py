@@ -110,7 +110,7 @@ def test_profile_shows_sparsity_and_overlap(pipeline):
     assert '\nenc1 ' in out and '\ndec1 ' in out and 'parsity' in out and 'expected by chance' in out
     table = [line for line in out.split('--ablate')[0].splitlines() if line.startswith(('en-de ', 'en-fr '))]
     assert len(table) == 4 and '100 100' in table[0]  # line-aligned: en-de and en-fr share their encoder's neurons
-    assert '9 validations' in out and 'mean on the diagonal' in out
+    assert '3 random draws, 17 validations' in out and 'mean on the diagonal' in out
 
 
 def test_profile_draws(pipeline, common):

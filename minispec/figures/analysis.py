@@ -154,15 +154,18 @@ def diagonal_means(values):
     return values[diagonal].mean().item(), values[~diagonal].mean().item()
 
 
-def specific_neurons(masks, n, seed):
-    """n direction-specific neurons of each task and layer, those of its own that the fewest tasks have; and n random.
+def specific_neurons(masks, n, draws, seed):
+    """n direction-specific neurons of each task and layer, those of its own that the fewest tasks have; ties by index.
 
-    Both are (N, L, F) bool; ties go by index. No task may have fewer than n neurons in a layer.
+    And `draws` times n random ones of its other neurons: together (1 + draws, N, L, F) bool. No task may have fewer
+    than 2 n neurons in a layer.
     """
-    holders = masks.sum(0).float().expand(masks.shape)  # (N, L, F), how many tasks have the neuron
-    noise = torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed))
-    return [score.masked_fill(~masks, torch.inf).argsort(dim=-1, stable=True).argsort(-1) < n
-            for score in (holders, noise)]
+    def lowest(score, allowed):
+        return score.masked_fill(~allowed, torch.inf).argsort(dim=-1, stable=True).argsort(-1) < n
+
+    specific = lowest(masks.sum(0).float().expand(masks.shape), masks)  # (N, L, F); by how many tasks have the neuron
+    noise = torch.rand(draws, *masks.shape, generator=torch.Generator().manual_seed(seed))
+    return torch.stack([specific, *(lowest(each, masks & ~specific) for each in noise)])
 
 
 @torch.no_grad()

@@ -114,7 +114,7 @@ def print_tree(layer, languages, merges):
 def print_ablation(tasks, excess):
     """The rise of every loss (columns) with one task's specific neurons off (rows), minus that with random ones off."""
     print("\nRise of the validation loss when a direction's specific neurons are ablated, minus the rise when as many\n"
-          'random ones of its own are, in thousandths of a nat per target token. Rows: ablated; columns: evaluated.')
+          'random others of its own are, in thousandths of a nat per target token. Rows: ablated; columns: evaluated.')
     print_matrix(tasks, 1000 * excess)
     print('mean on the diagonal (own neurons) {:.1f}, off it {:.1f}'.format(*analysis.diagonal_means(1000 * excess)))
 
