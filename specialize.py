@@ -3,7 +3,7 @@
     RUN/base.pt + RUN/activations.pt  ->  RUN/specialized.pt     (--masks own, the method; with --k 95,
                                                                   RUN/specialized.k95.pt)
     RUN/base.pt                       ->  RUN/dense.pt           (--masks dense: an ordinary training to its end)
-    RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt ...      (--masks random, permuted, reverse or shared)
+    RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt ...      (--masks random, permuted, family, reverse or shared)
 
 All go on where the base was, with its optimizer and the next batches, while the learning rate falls to 0: base and
 `dense` together are one ordinary training. All have the same number of steps, unless --patience ends one early; each
@@ -34,7 +34,7 @@ def arguments():
     parser.add_argument('--k-decoder', type=cli.percentage, help='k of the decoder (default: --k); 100 keeps all of it')
     parser.add_argument('--masks', choices=MASKS, default='own',
                         help="whose neurons a direction gets: its own (the method), all, as many random ones, its own "
-                             "after one permutation for all directions, those of "
+                             "after one permutation for all directions, random ones that relatives share, those of "
                              'the reverse direction, or those that all directions together use most')
     return parser
 

@@ -35,7 +35,7 @@ class System:
     label: str
     base: str = 'base'  # the folder of its base, in that of a seed
     masks: str | None = None  # as in specialize.py --masks
-    k: float | None = None
+    k: float | tuple | None = None  # as specialize.py's --k, or --k-encoder and --k-decoder
     neurons: int | None = None  # instead of k: how many a layer is to keep, on average
     flags: list = field(default_factory=list)  # more of specialize.py's; a System with some has a base of its own
     found: dict = field(default_factory=dict)  # {seed: Found}, set by `measure`
@@ -108,7 +108,7 @@ def run_script(args, seed, script, folder, name, flags):
     log = folder / f'{name}.log'
     if script == 'train':
         flags = ['--steps', args.steps, *args.train, *flags]  # of a flag given twice, the last counts
-    elif script == 'specialize':
+    elif script in ('specialize', 'neuron_dropout'):
         flags = ['--steps', args.steps, *args.specialize, *flags]
     flags = ['--run', folder, '--data', args.data, '--device', args.device, '--seed', seed, *flags]
     command = shlex.join(['python', f'{script}.py', *map(str, flags)])
@@ -122,7 +122,8 @@ def run_script(args, seed, script, folder, name, flags):
     write(log, f'{command}\n')
     if (folder / f'{name}.last.pt').exists():
         flags.append('--resume')
-    done = subprocess.run([sys.executable, str(ROOT / f'{script}.py'), *map(str, flags)], encoding='utf-8',
+    folder_of_script = ROOT / 'experiments' if script == 'neuron_dropout' else ROOT
+    done = subprocess.run([sys.executable, str(folder_of_script / f'{script}.py'), *map(str, flags)], encoding='utf-8',
                           capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'})
     if done.returncode:
         reason = done.stderr.splitlines()[-1] if done.stderr else 'it was killed'
@@ -157,10 +158,13 @@ def measure(args, systems):
 
 def checkpoint_path(args, seed, system):
     folder = home(args, seed) / system.base
-    k = system.k or DEFAULT_K
-    if system.neurons:
-        k = k_for(folder, system.neurons)
-    return folder / (checkpoint_name(system.masks, k, k) if system.masks else 'base.pt')
+    return folder / (checkpoint_name(system.masks, *ks(folder, system)) if system.masks else 'base.pt')
+
+
+def ks(folder, system):
+    """The k of the encoder and that of the decoder of a system whose base lies in `folder`."""
+    k = k_for(folder, system.neurons) if system.neurons else system.k or DEFAULT_K
+    return k if isinstance(k, tuple) else (k, k)
 
 
 def k_for(folder, neurons):
@@ -182,9 +186,15 @@ def mean_width(counts, k):
 def specialize(args, job):
     seed, system = job
     path = checkpoint_path(args, seed, system)
-    k = system.k or (k_for(path.parent, system.neurons) if system.neurons else None)
-    run_script(args, seed, 'specialize', path.parent, path.stem,
-               ['--masks', system.masks, *(['--k', k] if k else []), *system.flags])
+    encoder, decoder = ks(path.parent, system)
+    flags = [*system.flags]
+    if system.k or system.neurons:
+        flags = ['--k', encoder, *flags] if encoder == decoder else ['--k-encoder', encoder, '--k-decoder', decoder,
+                                                                     *flags]
+    if system.masks == 'dropout':
+        run_script(args, seed, 'neuron_dropout', path.parent, path.stem, flags)
+    else:
+        run_script(args, seed, 'specialize', path.parent, path.stem, ['--masks', system.masks, *flags])
 
 
 def translate(args, job):

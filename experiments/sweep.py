@@ -5,6 +5,7 @@
     python experiments/sweep.py depth                Fig. 3: base, dense and own of 1, 2 and 3 layers a side
     python experiments/sweep.py cost --seeds 3       sub-networks against dense baselines that cost as much at inference
     python experiments/sweep.py wide --seeds 3       bases of 2, 4 and 8 times the width, specialized to the usual one
+    python experiments/sweep.py factors              what a gain depends on
 
 The four scripts do the work, two at a time, in folders RUN/seedN, which all sweeps share: run them one after the other.
 Each script leaves a log, and once it has ended well is not run again: after an interruption, the same command goes on,
@@ -21,6 +22,7 @@ from minispec import UserError, cli, figures
 from minispec.checkpoint import load_checkpoint
 from minispec.corpora import open_corpus
 from minispec.model import Transformer
+from minispec.tasks import HUB, from_hub, split_task
 
 
 def arguments():
@@ -116,6 +118,34 @@ def sweep_wide(args):
     draw_sizes(args, systems)
 
 
+def sweep_factors(args):
+    """What a gain depends on, one factor at a time; `k` and `wide` ask for two more.
+
+    Which masks: own, random ones, or neurons that are dropped anew at every step. Where: encoder or decoder alone. For
+    how long: half or one and a half times as many steps of the base, and the rest of twice --steps with masks. And for
+    how many directions: with the three other languages alone that have most text.
+    """
+    train_bases(args, {'base': []})
+    pairs = load_checkpoint(home(args, args.seed) / 'base' / 'base.pt').data['pairs']
+    largest = sorted(from_hub(pairs), key=lambda task: -pairs[task])[:3]
+    half, more = ['--steps', args.steps // 2], ['--steps', args.steps + args.steps // 2]
+    train_bases(args, {'early': half, 'late': more,
+                       'few': ['--languages', HUB, *(split_task(task)[1] for task in largest)]})
+    dense = System('dense', masks='dense')
+    own, *others = [System(f'{masks} 70', masks=masks, k=70)
+                    for masks in ('own', 'random', 'permuted', 'family', 'dropout')]
+    sides = [System('own 70, encoder alone', masks='own', k=(70, 100)),
+             System('own 70, decoder alone', masks='own', k=(100, 70))]
+    systems, pairs = [dense, own, *others, *sides], [(one, dense) for one in (own, *others, *sides)]
+    for folder, label, flags in (('early', 'masks for longer', more), ('late', 'masks for less', half),
+                                 ('few', 'six directions', [])):
+        one, other = (System(f'{masks} 70, {label}' if masks == 'own' else f'dense, {label}', folder, masks, k=k,
+                             flags=flags) for masks, k in (('own', 70), ('dense', None)))
+        systems, pairs = [*systems, other, one], [*pairs, (one, other)]
+    measure(args, systems)
+    print_results(systems, pairs)
+
+
 def average(system, name='bleu'):
     """The mean over seeds of an attribute of Found."""
     return sum(getattr(found, name) for found in system.found.values()) / len(system.found)
@@ -138,7 +168,8 @@ def draw(args, lines, x, y):
         print(f'no figure: {error}')
 
 
-SWEEPS = {'controls': sweep_controls, 'k': sweep_k, 'depth': sweep_depth, 'cost': sweep_cost, 'wide': sweep_wide}
+SWEEPS = {'controls': sweep_controls, 'k': sweep_k, 'depth': sweep_depth, 'cost': sweep_cost, 'wide': sweep_wide,
+          'factors': sweep_factors}
 
 
 def main():

@@ -5,6 +5,7 @@
     random   as many neurons, drawn at random. Is it worth selecting neurons?
     permuted its own after one permutation of each layer's neurons, the same for all tasks: who shares how much with
              whom stays. Does it matter what a neuron does?
+    family   as many, drawn at random, but the same for relatives. Is it enough that families differ?
     reverse  those of the reverse direction. Must they be a task's own?
     shared   the neurons that all tasks use most, the same for all: plain pruning. Must tasks differ?
 
@@ -14,10 +15,11 @@ Masks have the shape (N, L, F); see `model.py` for the symbols.
 import torch
 
 from minispec import UserError
+from minispec.corpora.languages import family
 from minispec.neurons import select
 from minispec.tasks import reverse_task, split_task
 
-MASKS = ('own', 'dense', 'random', 'permuted', 'reverse', 'shared')
+MASKS = ('own', 'dense', 'random', 'permuted', 'family', 'reverse', 'shared')
 
 
 def make_masks(kind, tasks, counts, k_encoder, k_decoder, seed):
@@ -31,6 +33,8 @@ def make_masks(kind, tasks, counts, k_encoder, k_decoder, seed):
         return random_masks(own, seed)
     if kind == 'permuted':
         return permuted_masks(own, seed)
+    if kind == 'family':
+        return family_masks(own, tasks, seed)
     if kind == 'reverse':
         return reverse_masks(own, tasks)
     if kind == 'shared':
@@ -54,6 +58,22 @@ def permuted_masks(masks, seed):
     """
     noise = torch.rand(masks.shape[1:], generator=torch.Generator().manual_seed(seed))  # (L, F)
     return masks.gather(-1, noise.argsort(-1).expand_as(masks))
+
+
+def family_masks(masks, tasks, seed):
+    """As many neurons as `masks` (N, L, F) has in every task and layer, the first of a random order of its own family.
+
+    So relatives have the same neurons, but for what one has more. The encoder goes by the family of the source
+    language, the decoder by that of the target language.
+    """
+    families = [[family(language) or language for language in split_task(task)] for task in tasks]
+    known = sorted({name for pair in families for name in pair})
+    noise = torch.rand(len(known), *masks.shape[1:], generator=torch.Generator().manual_seed(seed))
+    rank = noise.argsort(-1).argsort(-1)  # (families, L, F)
+    sources, targets = ([known.index(name) for name in names] for names in zip(*families))
+    half = masks.size(1) // 2
+    own_rank = torch.cat([rank[sources, :half], rank[targets, half:]], dim=1)  # (N, L, F)
+    return own_rank < masks.sum(-1, keepdim=True)
 
 
 def reverse_masks(masks, tasks):

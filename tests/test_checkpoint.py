@@ -251,7 +251,7 @@ def test_weights_expanded_from_one_element_are_refused(path):
 
 def test_each_masks_have_a_file_and_a_missing_file_names_its_maker(tmp_path):
     assert [checkpoint_name(masks) for masks in MASKS] == ['specialized.pt', 'dense.pt', 'random.pt', 'permuted.pt',
-                                                          'reverse.pt', 'shared.pt']
+                                                          'family.pt', 'reverse.pt', 'shared.pt']
     for name, made_by in (('base.pt', 'train.py'), ('specialized.pt', 'specialize.py --masks own'),
                           ('reverse.pt', 'specialize.py --masks reverse'),
                           ('random.k95.pt', 'specialize.py --masks random --k 95'),

@@ -16,10 +16,12 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from conftest import tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'experiments'))
 
+import neuron_dropout  # noqa: E402
 import runs  # noqa: E402
 import sweep  # noqa: E402
 
@@ -270,6 +272,32 @@ def test_wide(controls, corpus_folder, run):
     assert whole.model.config.d_ff == 128 and longer.model.config.d_ff == 64
     assert longer.info['settings']['steps'] > whole.info['settings']['steps'] == 90
     assert table(out, 'own, 64 of 128 - dense, trained at the cost of 128 neurons')
+
+
+@pytest.mark.slow
+def test_factors(controls, corpus_folder, run):
+    out, _ = run_sweep('factors', corpus_folder, run)
+    base = run / 'seed1' / 'base'
+    for masks in ('random', 'permuted', 'family', 'dropout'):
+        check_pair(out, f'{masks} 70 - dense', base / f'{masks}.pt', base / 'dense.pt')
+    for side, half in (('encoder', slice(0, 1)), ('decoder', slice(1, 2))):
+        masks = load_checkpoint(base / f'specialized.k{"70-100" if side == "encoder" else "100-70"}.pt').model.masks
+        assert not masks[:, half].all() and masks.sum() == masks[:, half].sum() + masks[:, half].numel()
+        assert table(out, f'own 70, {side} alone - dense')
+    for label in ('masks for longer', 'masks for less', 'six directions'):
+        assert table(out, f'own 70, {label} - dense, {label}')
+
+
+def test_neuron_dropout_drops_as_many_as_own_masks_do_and_only_in_training():
+    model = neuron_dropout.NeuronDropout(tiny_model().config)
+    model.own = torch.rand(model.masks.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    task = torch.tensor([2, 0, 2])
+    first, second = (torch.stack(model.task_masks(task)).squeeze(2).transpose(0, 1) for _ in range(2))  # (B, L, F)
+    for kept in (first, second):
+        assert torch.equal((kept > 0).sum(-1), model.own[task].sum(-1)) and torch.equal(kept[0], kept[2])
+        assert kept.sum(-1).tolist() == [[pytest.approx(16)] * 4] * 3  # scaled up to the sum of all neurons
+    assert not torch.equal(first, second)
+    assert all(mask.all() for mask in model.eval().task_masks(task))
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from minispec import UserError
-from minispec.masks import make_masks, permuted_masks, random_masks, reverse_masks, shared_masks, zero_shot_masks
+from minispec.masks import family_masks, make_masks, permuted_masks, random_masks, reverse_masks, shared_masks, zero_shot_masks
 
 TASKS = ['en-de', 'fr-en', 'en-fr', 'de-en']  # in an order that no rule of positions explains
 COUNTS = torch.tensor([[[5, 3, 2, 0], [1, 1, 4, 4]], [[0, 0, 1, 9], [6, 2, 2, 0]],
@@ -19,7 +19,7 @@ def test_own_masks_have_a_k_for_the_encoder_and_one_for_the_decoder():
 def test_each_kind_of_masks_is_made_by_its_rule():
     own = make_masks('own', TASKS, COUNTS, 60, 60, seed=1)
     expected = {'random': random_masks(own, 1), 'permuted': permuted_masks(own, 1),
-                'reverse': reverse_masks(own, TASKS), 'shared': shared_masks(COUNTS, own)}
+                'family': family_masks(own, TASKS, 1), 'reverse': reverse_masks(own, TASKS), 'shared': shared_masks(COUNTS, own)}
     for kind, masks in expected.items():
         assert torch.equal(make_masks(kind, TASKS, COUNTS, 60, 60, seed=1), masks) and not torch.equal(masks, own)
 
@@ -41,6 +41,20 @@ def test_permuted_masks_keep_what_tasks_share_and_lose_which_neurons_these_are()
     moved = [(permuted[:, layer] != masks[:, layer]).any(0) for layer in range(4)]  # (F,) each
     assert not torch.equal(moved[0], moved[1])  # each layer has a permutation of its own
     assert torch.equal(permuted, permuted_masks(masks, seed=5)) and not torch.equal(permuted, permuted_masks(masks, 6))
+
+
+def test_family_masks_are_the_same_for_relatives():
+    tasks = ['en-cs', 'de-cs', 'fr-ru', 'sw-de', 'fr-zu']  # Germanic-Slavic twice, Romance-Slavic; sw, zu: no table
+    masks = torch.zeros(5, 2, 50).bool()
+    for task, n in enumerate((20, 30, 20, 20, 20)):
+        masks[task, :, :n] = True
+    drawn = family_masks(masks, tasks, seed=5)
+    assert torch.equal(drawn.sum(-1), masks.sum(-1))
+    encoder, decoder = drawn.unbind(1)
+    assert not (encoder[0] & ~encoder[1]).any() and not (decoder[0] & ~decoder[1]).any()  # 20 of the other's 30
+    assert torch.equal(decoder[0], decoder[2]) and torch.equal(encoder[2], encoder[4])
+    different = [encoder[0], encoder[2], encoder[3], decoder[0], decoder[3], decoder[4]]
+    assert len({tuple(x.tolist()) for x in different}) == 6
 
 
 def test_reverse_masks_are_found_by_name():

@@ -31,7 +31,7 @@ SMALL = '--vocab-size 90 --d-model 16 --d-ff 32 --layers 1 --heads 2 --dtype flo
 SHORT = '--steps 6 --eval-every 3 --batch-tokens 400'.split()
 EN_DE = ['--src', 'en', '--tgt', 'de']
 FILES = {'own': 'specialized.pt', 'dense': 'dense.pt', 'random': 'random.pt', 'permuted': 'permuted.pt',
-         'reverse': 'reverse.pt', 'shared': 'shared.pt'}
+         'family': 'family.pt', 'reverse': 'reverse.pt', 'shared': 'shared.pt'}
 
 
 def call(script, *args, stdin=b''):
@@ -156,7 +156,7 @@ def test_controls_differ_in_their_masks_alone(pipeline, common, monkeypatch):
     base = load_base(common[3] / 'base.pt').model.state_dict()
     assert all(started['own'][1][name] == base[name].tolist() for name in base if name != 'masks')
     assert all(started[name][1:] == started['own'][1:] for name in MASKS)
-    assert len({tuple(masks.flatten().tolist()) for masks, *_ in started.values()}) == 6
+    assert len({tuple(masks.flatten().tolist()) for masks, *_ in started.values()}) == 7
 
 
 def test_specialize_goes_on_as_the_base_was_trained_unless_told_otherwise(pipeline, common, tmp_path):
