@@ -4,15 +4,19 @@
                                                                   RUN/specialized.k95.pt)
     RUN/base.pt                       ->  RUN/dense.pt           (--masks dense: an ordinary training to its end)
     RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt ...      (--masks random, permuted, family, reverse or shared)
+    RUN/base.pt                       ->  RUN/adapters.pt ...    (--masks adapters, family-adapters: a rival)
 
-All go on where the base was, with its optimizer and the next batches, while the learning rate falls to 0: base and
-`dense` together are one ordinary training. All have the same number of steps, unless --patience ends one early; each
+All but adapters go on where the base was, with its optimizer and the next batches, while the learning rate falls to 0:
+base and `dense` together are one ordinary training. All have the same number of steps, unless --patience ends one early; each
 keeps its best weights by validation loss. `minispec/masks.py` says what each compares.
 """
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from minispec import cli, figures
+from minispec.adapters import ADAPTERS, add_adapters, freeze
 from minispec.checkpoint import (check_text, checkpoint_name, fingerprint, load_activations, load_base,
                                  load_checkpoint, load_state, warn_of_other_base)
 from minispec.corpora import open_corpus, source
@@ -32,10 +36,14 @@ def arguments():
     cli.add_selection_flags(parser)
     parser.add_argument('--k-encoder', type=cli.percentage, help='k of the encoder (default: --k); 100 keeps all of it')
     parser.add_argument('--k-decoder', type=cli.percentage, help='k of the decoder (default: --k); 100 keeps all of it')
-    parser.add_argument('--masks', choices=MASKS, default='own',
+    parser.add_argument('--masks', choices=[*MASKS, *ADAPTERS], default='own',
                         help="whose neurons a direction gets: its own (the method), all, as many random ones, its own "
                              "after one permutation for all directions, random ones that relatives share, those of "
-                             'the reverse direction, or those that all directions together use most')
+                             'the reverse direction, or those that all directions together use most; or, with '
+                             'adapters, all and a few new ones, which alone are trained')
+    parser.add_argument('--bottleneck', type=cli.positive_int, default=32,
+                        help='number of new neurons that adapters have in a layer')
+    parser.add_argument('--unfrozen', action='store_true', help='train everything, and not the new neurons alone')
     return parser
 
 
@@ -47,8 +55,11 @@ def selection(args):
 def specialized(base, args):
     """The base with the masks that the flags ask for, untrained."""
     result = replace(base, info={'phase': args.masks, 'base': base.info}, base=fingerprint(base.model),
-                     training=None if args.restart else go_on(base))
-    if args.masks != 'dense':
+                     training=None if args.restart or args.masks in ADAPTERS else go_on(base))
+    if args.masks in ADAPTERS:
+        torch.manual_seed(args.seed)
+        result.model = add_adapters(base.model, args.masks, base.tasks, args.bottleneck)
+    elif args.masks != 'dense':
         activations = load_activations(Path(args.run) / 'activations.pt', base)
         k_encoder, k_decoder, count = selection(args)
         base.model.masks.copy_(make_masks(args.masks, base.tasks, activations[count], k_encoder, k_decoder, args.seed))
@@ -97,6 +108,8 @@ def main():
     train_data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len, args.run)
     valid_data = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
     check_text(checkpoint, args.data, train_data, valid_data)
+    if args.masks in ADAPTERS and not args.unfrozen:
+        freeze(model, checkpoint.info['base']['settings']['d_ff'])
     sparsity = 1 - model.masks.double().mean((0, 2))  # (L,)
     print('sparsity by layer: ' + ' '.join(f'{x:.2f}' for x in sparsity.tolist()))
     best = train(checkpoint, train_data, valid_data, path, args)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from minispec import UserError
+from minispec.adapters import ADAPTERS
 from minispec.data import Vocabulary
 from minispec.files import check_keys, read, write
 from minispec.masks import MASKS
@@ -52,8 +53,8 @@ def selection_name(k_encoder, k_decoder, count):
 
 def checkpoint_name(masks, k_encoder=DEFAULT_K, k_decoder=DEFAULT_K, count='token'):
     """The file that specialize.py writes with these --masks and this selection."""
-    if masks == 'dense':
-        return 'dense.pt'
+    if masks in ('dense', *ADAPTERS):
+        return f'{masks}.pt'
     return ('specialized' if masks == 'own' else masks) + selection_name(k_encoder, k_decoder, count) + '.pt'
 
 
@@ -61,12 +62,12 @@ def maker(path):
     """The command that makes a checkpoint of this name: base.pt, dense.pt, specialized.k95.pt, specialized.en-de.pt."""
     number = r'([\d.]*\d)'
     path = Path(path)
-    match = re.fullmatch(rf'(\w+)(?:\.k{number}(?:-{number})?)?(\.sentence)?(\.\w+-\w+)?(\.last)?\.pt', path.name)
+    match = re.fullmatch(rf'([\w-]+)(?:\.k{number}(?:-{number})?)?(\.sentence)?(\.\w+-\w+)?(\.last)?\.pt', path.name)
     name, k_encoder, k_decoder, sentence, task, _ = match.groups() if match else [None] * 6
     if task:
         src, tgt = split_task(task[1:])
         return f'translate.py --model {path.name.replace(task, "")} --extract --src {src} --tgt {tgt}'
-    for masks in MASKS:
+    for masks in (*MASKS, *ADAPTERS):
         if f'{name}.pt' == checkpoint_name(masks):
             flags = f' --k-encoder {k_encoder} --k-decoder {k_decoder}' if k_decoder else f' --k {k_encoder}'
             flags = (flags if k_encoder else '') + (' --count sentence' if sentence else '')

@@ -18,7 +18,7 @@ from kill_campaign import campaign
 from sacrebleu.metrics import BLEU
 
 from minispec import decoding, training
-from minispec.checkpoint import load_base, load_checkpoint, save_checkpoint
+from minispec.checkpoint import fingerprint, load_base, load_checkpoint, save_checkpoint
 from minispec.data import read_lines
 from minispec.export import export
 from minispec.masks import MASKS, reverse_masks, shared_masks
@@ -166,6 +166,31 @@ def test_specialize_goes_on_as_the_base_was_trained_unless_told_otherwise(pipeli
         out = succeed('specialize.py', '--run', run, '--steps', 2, '--masks', 'dense', *flags)
         assert expected in out.splitlines()[0]
         assert load_checkpoint(run / 'dense.last.pt').training['progress']['before'] == before
+
+
+@pytest.mark.parametrize('masks, flags', [('adapters', []), ('family-adapters', ['--unfrozen'])])
+def test_adapters_are_trained_resumed_scored_and_extracted(pipeline, common, tmp_path, masks, flags):
+    run = shutil.copytree(common[3], tmp_path / 'run')
+    run_flags = ['--run', run, '--masks', masks, '--bottleneck', 4, *flags]
+    whole = succeed('specialize.py', *run_flags, '--steps', 4, '--eval-every', 2)
+    assert f'wrote {run / masks}.pt' in whole.splitlines()[-1]
+    base, adapted = (load_checkpoint(run / f'{name}.pt') for name in ('base', masks))
+    moved = not torch.equal(adapted.model.embedding.weight, base.model.embedding.weight)
+    assert moved == bool(flags)
+    assert adapted.model.config.d_ff == 32 + (4 * 4 if masks == 'adapters' else 2 * 4)  # Germanic and Romance
+    before, number = fingerprint(adapted.model), iter(range(9))
+
+    def killed(*args):
+        return train_step(*args) if next(number) < 3 else 1 / 0
+    with patch.object(training, 'train_step', killed), pytest.raises(ZeroDivisionError):
+        call_here('specialize.py', *run_flags, '--steps', 4, '--eval-every', 2)
+    succeed('specialize.py', *run_flags, '--resume')
+    assert fingerprint(load_checkpoint(run / f'{masks}.pt').model) == before  # the frozen stay frozen
+    out = succeed('translate.py', '--run', run, '--beam', 1, '--model', f'{masks}.pt')
+    assert any(line.startswith('dense.pt ') for line in out.splitlines())
+    succeed('translate.py', '--run', run, '--model', f'{masks}.pt', *EN_DE, '--extract')
+    shutil.copy(run / f'{masks}.pt', run / 'base.pt')
+    assert 'is no base' in fail('profile.py', '--run', run)
 
 
 def test_k_by_side(pipeline, common, monkeypatch):

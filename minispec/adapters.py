@@ -1,0 +1,63 @@
+"""Adapters, a rival of the method: a few new neurons for each direction or family are trained, and all else is frozen.
+
+A parallel bottleneck adapter is a second, small FFN beside the first: FFN(x) + ReLU(x A + a) B. That is one FFN with
+more neurons. So each FFN is widened by a block of new neurons for each direction, or for each family, and masks give a
+direction the base's neurons and its own block. The new columns of W2 are 0 at first: the model computes what it did.
+"""
+from dataclasses import replace
+
+import torch
+
+from minispec.corpora.languages import family
+from minispec.model import Transformer
+from minispec.tasks import split_task
+
+ADAPTERS = ('adapters', 'family-adapters')  # a block for each direction; for each family
+
+
+def owners(kind, tasks):
+    """Which block each task has in the encoder and in the decoder: two lists of N names.
+
+    With family-adapters the encoder goes by the family of the source language, the decoder by that of the target.
+    """
+    if kind == 'adapters':
+        return tasks, tasks
+    return [[family(language) or language for language in side] for side in zip(*(split_task(task) for task in tasks))]
+
+
+def add_adapters(model, kind, tasks, bottleneck):
+    """A copy of a dense model with blocks of `bottleneck` new neurons in every FFN, and the masks (N, L, F') for them."""
+    sides = owners(kind, tasks)
+    names = sorted({*sides[0], *sides[1]})
+    config = model.config
+    wide = Transformer(replace(config, d_ff=config.d_ff + len(names) * bottleneck))
+    state = wide.state_dict()
+    for name, old in model.state_dict().items():
+        if name == 'masks':
+            continue
+        if name.endswith('w2.weight'):
+            state[name].zero_()
+        state[name][tuple(slice(n) for n in old.shape)] = old  # the new rows of W1 keep their random values
+    wide.load_state_dict(state)
+    wide.masks[..., config.d_ff:] = False
+    for side, layers in zip(sides, (slice(config.layers), slice(config.layers, None))):
+        for task, name in enumerate(side):
+            start = config.d_ff + names.index(name) * bottleneck
+            wide.masks[task, layers, start:start + bottleneck] = True
+    return wide
+
+
+def freeze(model, d_ff):
+    """Let training change the neurons after the first d_ff of every FFN, and nothing else.
+
+    A frozen weight stays what it is to the last bit: without a gradient, and without a past one, Adam does not move it.
+    """
+    def only_new(grad):
+        return torch.cat([torch.zeros_like(grad[:d_ff]), grad[d_ff:]])
+
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for ffn in model.ffns:
+        for parameter, hook in ((ffn.w1.weight, only_new), (ffn.w1.bias, only_new),
+                                (ffn.w2.weight, lambda grad: only_new(grad.T).T)):
+            parameter.requires_grad_(True).register_hook(hook)
