@@ -1,0 +1,119 @@
+"""LaSS (Lin, Wu, Wang and Li, ACL 2021), a rival of the method: a mask over weights, and not over neurons.
+
+    python experiments/lass.py --run RUN    RUN/base.pt  ->  RUN/lass.en-de.pt, ... for every direction
+
+1. Fine-tune the base on each direction alone, for --tune-steps. 2. Of each linear layer of attention and FFNs, a
+direction keeps the share --keep of weights that are then the largest. 3. From the base, train all directions together as
+specialize.py does, each through its own weights. Each direction becomes a checkpoint of its own, an ordinary one.
+"""
+import copy
+import sys
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch.func import functional_call
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from minispec import cli  # noqa: E402
+from minispec.checkpoint import (check_text, fingerprint, load_base, load_checkpoint, load_state,  # noqa: E402
+                                 save_checkpoint)
+from minispec.corpora import open_corpus, source  # noqa: E402
+from minispec.data import Bitext  # noqa: E402
+from minispec.model import Transformer, target_mask  # noqa: E402
+from minispec.runtime import pick_device  # noqa: E402
+from minispec.training import go_on, make_optimizer, train, train_step  # noqa: E402
+
+
+class LaSS(Transformer):
+    """A Transformer in which each task has its own part of the weights: `kept`, {name of a weight: (N, *its shape)}."""
+    kept = {}
+
+    def weights_of(self, task):
+        """The weights that a task uses, {name: tensor}; all others are shared."""
+        weights = dict(self.named_parameters())
+        return {name: weights[name] * kept[task] for name, kept in self.kept.items()}
+
+    def forward(self, src, tgt, task, alone=False):
+        """As Transformer.forward; the sentences of one task at a time, through its weights."""
+        if alone:
+            return super().forward(src, tgt, task)
+        real = target_mask(tgt)  # (B, T)
+        of_token = task[:, None].expand_as(real)[real]  # (n,): the task of each token
+        result = torch.zeros(len(of_token), self.config.d_model, device=src.device)  # (n, D)
+        for each in task.unique().tolist():
+            rows = task == each  # (B,)
+            inputs = src[rows], tgt[rows], task[rows]
+            x = functional_call(self, self.weights_of(each), inputs, {'alone': True})  # (n of the task, D)
+            result = result.masked_scatter((of_token == each)[:, None], x.float())
+        return result
+
+
+def largest(model, keep):
+    """Of each linear layer of attention and FFNs, which weights are among the share `keep` of the largest? {name: bool}"""
+    found = {}
+    for name, weight in model.named_parameters():
+        if weight.dim() == 2 and name != 'embedding.weight':
+            rank = weight.abs().flatten().argsort(descending=True).argsort()  # (weights,)
+            found[name] = (rank < round(keep * weight.numel())).view_as(weight)
+    return found
+
+
+def find_weights(base, corpus, args):
+    """Fine-tune the base on each task alone. Returns which weights each keeps, {name: (N, *shape)}, on the CPU."""
+    found, device = [], pick_device(args.device)
+    for task in tqdm(base.tasks, unit='direction', disable=None):
+        model = copy.deepcopy(base.model).to(device)
+        text = Bitext(corpus, 'train', [task], base.vocabulary, model.config.max_len, Path(args.run) / 'lass' / task)
+        optimizer = make_optimizer(model)
+        optimizer.load_state_dict(copy.deepcopy(base.training['optimizer']))
+        optimizer.param_groups[0]['lr'] = args.lr
+        torch.manual_seed(args.seed)
+        for index in islice(text.train_batches(args.batch_tokens, 1.0, args.seed), args.tune_steps):
+            train_step(model, optimizer, [text.batch(index)], getattr(torch, base.dtype))
+        found.append(largest(model.cpu(), args.keep))
+    return {name: torch.stack([each[name] for each in found]) for name in found[0]}
+
+
+def main():
+    parser = cli.parser(__doc__.splitlines()[0])
+    cli.add_training_flags(parser)
+    parser.set_defaults(**dict.fromkeys(cli.INHERITED))
+    parser.add_argument('--keep', type=cli.probability, default=0.7, help="share of a layer's weights that stay")
+    parser.add_argument('--tune-steps', type=cli.positive_int, default=100, help='steps on each direction alone')
+    args = parser.parse_args()
+    run, base = Path(args.run), load_base(Path(args.run) / 'base.pt')
+    path = run / 'lass.pt'
+    if args.resume:
+        checkpoint = load_state(path.with_suffix('.last.pt'), 'lass')
+        args = cli.resumed_settings(parser, path, checkpoint.info)
+    else:
+        cli.inherit(args, base.info)
+        args.data = source(args.data or base.data['source'])
+        checkpoint = replace(base, info={'phase': 'lass', 'base': base.info}, base=fingerprint(base.model),
+                             training=go_on(base))
+    cli.print_settings(args)
+    corpus = open_corpus(args.data)
+    texts = [Bitext(corpus, split, base.tasks, base.vocabulary, base.model.config.max_len, run)
+             for split in ('train', 'valid')]
+    check_text(base, args.data, *texts)
+    model = LaSS(base.model.config)
+    model.load_state_dict(checkpoint.model.state_dict())
+    model.kept = find_weights(base, corpus, args)  # found again if resumed: the same, because of the seed
+    train(replace(checkpoint, model=model), *texts, path, args)
+    best = load_checkpoint(path)
+    model.load_state_dict(best.model.state_dict())
+    for index, task in enumerate(base.tasks):
+        part = Transformer(replace(model.config, n_tasks=1))
+        part.load_state_dict({**model.state_dict(), **model.weights_of(index), 'masks': part.masks})
+        info = {**best.info, 'valid': best.info['valid'][index:index + 1]}
+        save_checkpoint(run / f'lass.{task}.pt', replace(best, model=part, tasks=[task], info=info))
+    losses = best.info['valid']
+    print(f'wrote {run / "lass"}.TASK.pt (validation loss {sum(losses) / len(losses):.3f})')
+
+
+if __name__ == '__main__':
+    cli.run(main)
