@@ -67,8 +67,8 @@ def sweep_depth(args):
     systems, pairs = [], []
     for layers in depths:
         name = 'base' if layers == usual else f'layers{layers}'
-        base, dense, own = (System(f'{layers} layers, {masks or "base"}', name, masks)
-                            for masks in (None, 'dense', 'own'))
+        base, dense, own = (System(f'{layers} layers, {masks or "base"}', name, masks, k)
+                            for masks, k in ((None, None), ('dense', None), ('own', 70)))
         systems, pairs = [*systems, base, dense, own], [*pairs, (own, dense)]
     measure(args, systems)
     print_results(systems, pairs)
