@@ -55,7 +55,8 @@ def subwords_of_languages(corpus, tasks, vocabulary):
 
 def ablation(profile, model, valid_data, seed):
     """What every task loses when the specific neurons of one are off, less what it loses by random ones: (N, N)."""
-    n, start = max(1, profile.masks.sum(-1).min().item() // 4), time.monotonic()
+    least, start = profile.masks.sum(-1).min().item(), time.monotonic()
+    n = min(max(1, least // 4), least // 2)
     sets = figures.specific_neurons(profile.masks, n, DRAWS, seed)  # (1 + DRAWS, N, L, F)
     print(f'\n--ablate: {n} neurons of each layer, {DRAWS} random draws, {sets.shape[:2].numel() + 1} validations')
     rise = figures.ablate(model, sets.flatten(0, 1), lambda: validate(model, valid_data, 4096))  # ((1 + DRAWS) N, N)
@@ -104,6 +105,7 @@ def main():
         print('drew ' + ', '.join(map(str, pictures)))
     flags = [] if args.k == DEFAULT_K else ['--k', f'{args.k:g}']
     flags += [] if args.count == 'token' else ['--count', args.count]
+    args.seed = base.info['settings']['seed']  # the one that specialize.py takes by itself
     print(f'wrote {path}; next: ' + cli.next_command('specialize.py', flags, args, base.data['source']))
 
 

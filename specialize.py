@@ -6,16 +6,17 @@
     RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt ...      (--masks random, permuted, family, reverse or shared)
     RUN/base.pt                       ->  RUN/adapters.pt ...    (--masks adapters, family-adapters: a rival)
 
-All but adapters go on where the base was, with its optimizer and the next batches, while the learning rate falls to 0:
-base and `dense` together are one ordinary training. All have the same number of steps, unless --patience ends one early; each
+All but adapters go on where the base was, with its optimizer and the next batches, while the rate falls to 0: base and
+`dense` together are one ordinary training. All have the same number of steps, unless --patience ends one early; each
 keeps its best weights by validation loss. `minispec/masks.py` says what each compares.
 """
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from minispec import cli, figures
+from minispec import UserError, cli, figures
 from minispec.adapters import ADAPTERS, add_adapters, freeze
 from minispec.checkpoint import (check_text, checkpoint_name, fingerprint, load_activations, load_base,
                                  load_checkpoint, load_state, warn_of_other_base)
@@ -28,11 +29,7 @@ from minispec.training import go_on, train
 
 def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
-    cli.add_training_flags(parser)
-    parser.set_defaults(**dict.fromkeys(cli.INHERITED))
-    parser.add_argument('--restart', action='store_true',
-                        help='start anew with a new optimizer, a new warm-up and the first batches, as the released '
-                             'code does')
+    cli.add_flags_to_go_on(parser)
     cli.add_selection_flags(parser)
     parser.add_argument('--k-encoder', type=cli.percentage, help='k of the encoder (default: --k); 100 keeps all of it')
     parser.add_argument('--k-decoder', type=cli.percentage, help='k of the decoder (default: --k); 100 keeps all of it')
@@ -68,11 +65,14 @@ def specialized(base, args):
 
 def following(path, checkpoint, corpus, args, parser):
     """The script to run next, and its flags: train `dense` in the same way, if this base has none, then compare."""
-    dense, tasks = path.with_name('dense.pt'), checkpoint.tasks
-    if not dense.exists() or load_checkpoint(dense).base != checkpoint.base:
+    tasks, dense = checkpoint.tasks, None
+    with contextlib.suppress(UserError):  # there is none, or an outdated one
+        dense = load_checkpoint(path.with_name('dense.pt')).base
+    if dense != checkpoint.base:
         of_base = checkpoint.info['base']['settings']
         usual = {name: of_base[name] if name in cli.INHERITED else parser.get_default(name) for name in cli.TRAINING}
-        given = [name for name in cli.TRAINING if getattr(args, name) != usual[name]]
+        given = [name for name in cli.TRAINING if getattr(args, name) != usual[name]
+                 and not (name == 'seed' and args.seed != cli.INHERITED['seed'])]  # which `next_command` says
         return 'specialize.py', ['--masks', 'dense', *['--restart'] * args.restart, *(
             word for name in given for word in ('--' + name.replace('_', '-'), getattr(args, name)))]
     if args.masks == 'dense':  # what it is there for is to be compared with

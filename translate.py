@@ -79,7 +79,7 @@ def load(path, args):
     """The checkpoint at `path`, on its device. A direction that it was not trained on is added zero-shot."""
     checkpoint = load_checkpoint(path)
     warn_of_other_base(path, checkpoint)
-    checkpoint.base = origin(checkpoint)  # before its masks are changed
+    checkpoint.base, checkpoint.training = origin(checkpoint), None  # before its masks are changed
     model, tasks = checkpoint.model, checkpoint.tasks
     if 2 * args.beam > model.config.vocab_size:
         raise UserError(f'--beam {args.beam} is more than half of the {model.config.vocab_size} subwords of {path}')
@@ -176,7 +176,7 @@ def systems_to_compare(checkpoint, path, tasks, args):
             print(f'note: {path} and {name} were not made from the same base', file=sys.stderr)
         elif 'base' in checkpoint.info and 'base' in other.info:  # both by specialize.py
             for flag in (*cli.TRAINING, 'restart'):
-                one, another = (each.info['settings'][flag] for each in (checkpoint, other))
+                one, another = (each.info['settings'].get(flag) for each in (checkpoint, other))
                 if one != another:
                     print(f'note: {path} was trained with {flag} {one}, and {name} with {another}', file=sys.stderr)
     return result

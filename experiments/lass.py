@@ -3,7 +3,7 @@
     python experiments/lass.py --run RUN    RUN/base.pt  ->  RUN/lass.en-de.pt, ... for every direction
 
 1. Fine-tune the base on each direction alone, for --tune-steps. 2. Of each linear layer of attention and FFNs, a
-direction keeps the share --keep of weights that are then the largest. 3. From the base, train all directions together as
+direction keeps the share --keep of weights that are then the largest. 3. Go on from the base with all directions, as
 specialize.py does, each through its own weights. Each direction becomes a checkpoint of its own, an ordinary one.
 """
 import copy
@@ -53,7 +53,7 @@ class LaSS(Transformer):
 
 
 def largest(model, keep):
-    """Of each linear layer of attention and FFNs, which weights are among the share `keep` of the largest? {name: bool}"""
+    """Which weights of each linear layer of attention and FFNs are the share `keep` of the largest? {name: bool}"""
     found = {}
     for name, weight in model.named_parameters():
         if weight.dim() == 2 and name != 'embedding.weight':
@@ -80,8 +80,7 @@ def find_weights(base, corpus, args):
 
 def main():
     parser = cli.parser(__doc__.splitlines()[0])
-    cli.add_training_flags(parser)
-    parser.set_defaults(**dict.fromkeys(cli.INHERITED))
+    cli.add_flags_to_go_on(parser)
     parser.add_argument('--keep', type=cli.probability, default=0.7, help="share of a layer's weights that stay")
     parser.add_argument('--tune-steps', type=cli.positive_int, default=100, help='steps on each direction alone')
     args = parser.parse_args()
@@ -94,7 +93,7 @@ def main():
         cli.inherit(args, base.info)
         args.data = source(args.data or base.data['source'])
         checkpoint = replace(base, info={'phase': 'lass', 'base': base.info}, base=fingerprint(base.model),
-                             training=go_on(base))
+                             training=None if args.restart else go_on(base))
     cli.print_settings(args)
     corpus = open_corpus(args.data)
     texts = [Bitext(corpus, split, base.tasks, base.vocabulary, base.model.config.max_len, run)

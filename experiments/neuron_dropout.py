@@ -2,8 +2,9 @@
 
     python experiments/neuron_dropout.py --run RUN    RUN/base.pt + RUN/activations.pt  ->  RUN/dropout.pt
 
-It goes on from the base as specialize.py does. But at every step each direction keeps other neurons, drawn at random, as
-many as Eq. 1 selects for it. These are scaled up as in dropout, and validation and translation use all neurons.
+It goes on from the base as specialize.py does. But in every batch each direction keeps other neurons, drawn at random,
+as many as Eq. 1 selects for it. These are scaled up as in dropout, and validation and translation use all neurons.
+(With --k 95 the file is dropout.k95.pt, as in specialize.py.)
 """
 import sys
 from dataclasses import replace
@@ -13,8 +14,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from minispec import cli  # noqa: E402
-from minispec.checkpoint import (checkpoint_name, fingerprint, load_activations, load_base,  # noqa: E402
+from minispec import UserError, cli, figures  # noqa: E402
+from minispec.checkpoint import (check_text, checkpoint_name, fingerprint, load_activations, load_base,  # noqa: E402
                                  load_state)
 from minispec.corpora import open_corpus, source  # noqa: E402
 from minispec.data import Bitext  # noqa: E402
@@ -26,20 +27,22 @@ from minispec.training import go_on, train  # noqa: E402
 
 class NeuronDropout(Transformer):
     """In training, each task has new random neurons each time, as many as it has in `own` (N, L, F)."""
-    own = None
+
+    def __init__(self, config, own):
+        super().__init__(config)
+        self.register_buffer('own', own, persistent=False)
 
     def task_masks(self, task):
         if not self.training:
             return super().task_masks(task)
         seed = int(torch.randint(2 ** 31, ()))  # follows from that of the step
-        kept = random_masks(self.own, seed) * (self.config.d_ff / self.own.sum(-1, keepdim=True))  # (N, L, F)
+        kept = random_masks(self.own.cpu(), seed).to(self.own.device) * (self.config.d_ff / self.own.sum(-1, keepdim=True))  # (N, L, F)
         return kept[task].unsqueeze(2).unbind(1)  # (B, L, 1, F) -> L x (B, 1, F)
 
 
 def main():
     parser = cli.parser(__doc__.splitlines()[0])
-    cli.add_training_flags(parser)
-    parser.set_defaults(**dict.fromkeys(cli.INHERITED))
+    cli.add_flags_to_go_on(parser)
     cli.add_selection_flags(parser)
     args = parser.parse_args()
     path = Path(args.run) / checkpoint_name('dropout', args.k, args.k, args.count)
@@ -48,20 +51,24 @@ def main():
     if args.resume:
         checkpoint = load_state(path.with_suffix('.last.pt'), 'dropout')
         args = cli.resumed_settings(parser, path, checkpoint.info)
+        if checkpoint.base != fingerprint(base.model):
+            raise UserError(f'{path} was made from another base than the one that is there now; start anew')
     else:
         cli.inherit(args, base.info)
         args.data = source(args.data or base.data['source'])
         checkpoint = replace(base, info={'phase': 'dropout', 'base': base.info}, base=fingerprint(base.model),
-                             training=go_on(base))
+                             training=None if args.restart else go_on(base))
     cli.print_settings(args)
-    model = NeuronDropout(base.model.config)
+    model = NeuronDropout(base.model.config, select(activations[args.count], args.k))
     model.load_state_dict(checkpoint.model.state_dict())
-    model.own = select(activations[args.count], args.k)  # (N, L, F)
     corpus, tasks = open_corpus(args.data), base.tasks
     texts = [Bitext(corpus, split, tasks, base.vocabulary, model.config.max_len, args.run)
              for split in ('train', 'valid')]
+    check_text(base, args.data, *texts)
     best = train(replace(checkpoint, model=model), *texts, path, args)
-    cli.print_result(path, best, cli.next_command('translate.py', ['--model', path.name], args, args.data))
+    if args.plot:
+        figures.draw_curve(path.with_suffix('.csv'))
+    print(f'{path}: ' + ('nothing is left to train' if best is None else f'validation loss {best:.3f}'))
 
 
 if __name__ == '__main__':

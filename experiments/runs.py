@@ -9,7 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from minispec.files import make_folder, write  # noqa: E402
 from minispec.neurons import select  # noqa: E402
 from minispec.tasks import split_task  # noqa: E402
 
-MARGIN = 0.5  # BLEU: named before anything was measured; below it a difference is none that matters
+MARGIN = 0.5  # BLEU: named before these experiments were run; a difference below it does not matter
 
 
 @dataclass
@@ -41,11 +41,14 @@ class System:
     found: dict = field(default_factory=dict)  # {seed: Found}, set by `measure`
 
     def mean(self, name):
-        """The mean over seeds of an attribute of Found, with its range if there are several seeds."""
+        """The mean over seeds of an attribute of Found."""
+        return sum(getattr(found, name) for found in self.found.values()) / len(self.found)
+
+    def text(self, name, digits):
+        """That mean as text, with the range if there are several seeds."""
         values = [getattr(found, name) for found in self.found.values()]
-        digits = 3 if name == 'loss' else 2
-        text = f'{sum(values) / len(values):.{digits}f}'
-        return text + (f' ({min(values):.{digits}f} to {max(values):.{digits}f})' if len(values) > 1 else '')
+        spread = f' ({min(values):.{digits}f} to {max(values):.{digits}f})' if len(values) > 1 else ''
+        return f'{self.mean(name):.{digits}f}{spread}'
 
 
 @dataclass
@@ -55,8 +58,8 @@ class Found:
     bleus: dict       # {direction: BLEU on the test split, by greedy search}
     samples: torch.Tensor  # (N, samples) of the bootstrap
     parameters: float  # of a direction's sub-network, on average
-    training: float    # how much was computed: parameters times steps, base and specialization together
-    sparsity: torch.Tensor  # (N, L)
+    training: float    # how much was computed: parameters times steps, those of the base included
+    sparsity: float   # mean over directions and layers
     sizes: dict       # {direction: training pairs}
 
     @property
@@ -75,8 +78,8 @@ def parser(description):
     result.add_argument('--seeds', type=cli.positive_int, default=1, help='number of seeds: --seed and those after it')
     result.add_argument('--steps', type=cli.positive_int, default=2000,
                         help='number of steps of a base, and of each training that goes on from it')
-    result.add_argument('--train', type=shlex.split, default='', help="flags for train.py, as '--d-ff 512 --steps 900'")
-    result.add_argument('--specialize', type=shlex.split, default='',
+    result.add_argument('--train', type=shlex.split, default=[], help="flags for train.py, as '--d-ff 512 --lr 1e-3'")
+    result.add_argument('--specialize', type=shlex.split, default=[],
                         help='flags for specialize.py, without those that select neurons')
     return result
 
@@ -167,6 +170,7 @@ def ks(folder, system):
     return k if isinstance(k, tuple) else (k, k)
 
 
+@cache
 def k_for(folder, neurons):
     """The k, in steps of a half, at which Eq. 1 keeps that many neurons in a layer of this base, on average."""
     counts = token_counts(folder)
@@ -189,8 +193,8 @@ def specialize(args, job):
     encoder, decoder = ks(path.parent, system)
     flags = [*system.flags]
     if system.k or system.neurons:
-        flags = ['--k', encoder, *flags] if encoder == decoder else ['--k-encoder', encoder, '--k-decoder', decoder,
-                                                                     *flags]
+        one = ['--k', f'{encoder:g}']
+        flags += one if encoder == decoder else ['--k-encoder', f'{encoder:g}', '--k-decoder', f'{decoder:g}']
     if system.masks == 'dropout':
         run_script(args, seed, 'neuron_dropout', path.parent, path.stem, flags)
     else:
@@ -216,20 +220,21 @@ def find(args, seed, system):
         bleus[task] = scoring.bleu(stats.sum(0)).item()
         samples.append(scoring.resample(stats, max(scoring.MIN_SAMPLES, scoring.SAMPLES_PER_TASK * len(tasks)), seed=1))
     parts = [model.sub_network(index) for index in range(len(tasks))]
-    size = sum(p.numel() for p in model.parameters())
-    infos = [checkpoint.info] + ([checkpoint.info['base']] if checkpoint.base else [])
-    return Found(sum(checkpoint.info['valid']) / len(tasks), bleus, torch.stack(samples),
+    info = checkpoint.info
+    steps = info['settings']['steps'] + info['base']['step'] if 'base' in info else info['step']
+    return Found(sum(info['valid']) / len(tasks), bleus, torch.stack(samples),
                  sum(p.numel() for part in parts for p in part.parameters()) / len(parts),
-                 size * sum(info['settings']['steps'] for info in infos), 1 - model.masks.double().mean(-1),
+                 sum(p.numel() for p in model.parameters()) * steps, 1 - model.masks.double().mean().item(),
                  checkpoint.data['pairs'])
 
 
 def compare(one, other):
     """How much better a system is than another: `differences` by seed, their `mean` with `low` and `high`, `verdicts`.
 
-    The interval (95%) takes in that other test sentences, and other seeds, would have given other scores. All seeds are
-    scored on the same sentences, so those are drawn once for all by the bootstrap; that the mean of so few seeds is
-    off is added as noise with Student's t distribution, which is the wider the fewer they are.
+    The interval (95%) takes in that other test sentences, and with several seeds other seeds, would have given other
+    scores. All seeds are scored on the same sentences, so the bootstrap draws those once for all. That the mean of a
+    few seeds is off is added as noise with Student's t distribution, the wider the fewer they are. What a seed does to
+    single sentences counts in both, so the interval is rather too wide (simulated: 98% or 99% instead of 95%).
     """
     pairs = [(one.found[seed], other.found[seed]) for seed in one.found]
     differences = torch.tensor([a.bleu - b.bleu for a, b in pairs], dtype=torch.double)  # (seeds,)
@@ -258,27 +263,30 @@ def by_task(a, b):
 
 def verdict(row):
     """What an interval says in words."""
+    small = max(-row['low'], row['high']) < MARGIN
     if row['low'] > 0 or row['high'] < 0:
-        return 'better' if row['low'] > 0 else 'worse'
-    return f'tie within {MARGIN}' if max(-row['low'], row['high']) < MARGIN else 'open'
+        return ('better' if row['low'] > 0 else 'worse') + f', by less than {MARGIN}' * small
+    return f'tie within {MARGIN}' if small else 'open'
 
 
 def print_results(systems, pairs):
     """A table of the systems, and one of the pairs (one, other) of them that are compared. Returns their `compare`."""
-    levels = list(next(iter(systems[0].found.values())).means())
-    table = [['', 'validation loss', 'BLEU', *levels[1:], 'sparsity', 'parameters', 'training']]
-    most = max(found.training for system in systems for found in system.found.values())
+    levels = list(next(iter(systems[0].found.values())).means())[1:]  # without that of all directions
+    table = [['', 'validation loss', 'BLEU', *levels, 'sparsity', 'parameters', 'training']]
+    most = max(system.mean('training') for system in systems)
     for system in systems:
-        found = list(system.found.values())
-        means = [sum(each.means()[level] for each in found) / len(found) for level in levels[1:]]
-        sparsity, parameters, training = (sum(values) / len(found) for values in zip(*(
-            (each.sparsity.mean().item(), each.parameters, each.training / most) for each in found)))
-        table.append([system.label, system.mean('loss'), system.mean('bleu'), *(f'{mean:.2f}' for mean in means),
-                      f'{sparsity:.2f}', f'{parameters:,.0f}', f'{training:.2f}'])
+        means = [found.means() for found in system.found.values()]
+        cells = [f'{sum(each[level] for each in means) / len(means):.2f}' if level in means[0] else '-'
+                 for level in levels]  # a system with fewer directions may have none of a level
+        table.append([system.label, system.text('loss', 3), system.text('bleu', 2), *cells,
+                      f'{system.mean("sparsity"):.2f}', f'{system.mean("parameters"):,.0f}',
+                      f'{system.mean("training") / most:.2f}'])
     print()
     scoring.print_table(table)
-    print('Means of all seeds and directions (range over seeds). BLEU: test split, greedy search. parameters: of one\n'
-          'direction alone. training: parameters times steps, of base and specialization, in those of the dearest.\n')
+    several = len(systems[0].found) > 1
+    print(f'Means over {"seeds and " * several}directions{" (range over seeds)" * several}. BLEU: test split, greedy '
+          'search. parameters: of one\ndirection alone. training: parameters times steps, those of the base included, in '
+          'those of the dearest.\n')
     rows = [compare(one, other) for one, other in pairs]
     table = [['ΔBLEU', 'by seed', 'mean', '95% interval', '', 'wins', 'ties', 'losses']]
     for (one, other), row in zip(pairs, rows):
@@ -286,6 +294,7 @@ def print_results(systems, pairs):
                       f'{row["mean"]:+.2f}', f'{row["low"]:+.2f} {row["high"]:+.2f}', verdict(row),
                       *map(str, row['verdicts'])])
     scoring.print_table(table)
-    print(f'Intervals take test sentences and seeds together. tie: the interval lies within {MARGIN} BLEU of 0. wins,\n'
-          "ties, losses: directions of all seeds, by Holm's p < 0.05.")
+    print(f'Intervals take test sentences{" and seeds together" * several}, and are not corrected for their number. tie: '
+          f'the interval\nlies within {MARGIN} BLEU of 0; open: it does not, and has 0 in it. wins, ties, losses: '
+          "directions of all\nseeds, by Holm's p < 0.05.")
     return rows

@@ -40,7 +40,7 @@ def sweep_controls(args):
     base, dense = System('base'), System('dense', masks='dense')
     systems, pairs = [base, dense], [(dense, base)]
     for k in args.k:
-        own, *controls = [System(f'{masks} {k}', masks=masks, k=k)
+        own, *controls = [System(f'{masks} {k:g}', masks=masks, k=k)
                           for masks in ('own', 'random', 'permuted', 'reverse', 'shared')]
         systems += [own, *controls]
         pairs += [(one, dense) for one in (own, *controls)] + [(own, control) for control in controls]
@@ -72,7 +72,7 @@ def sweep_depth(args):
         systems, pairs = [*systems, base, dense, own], [*pairs, (own, dense)]
     measure(args, systems)
     print_results(systems, pairs)
-    lines = {name: [depths, [average(system) for system in systems[i::3]]]
+    lines = {name: [depths, [system.mean('bleu') for system in systems[i::3]]]
              for i, name in enumerate(('base', 'dense', 'own'))}
     draw(args, lines, 'layers', 'BLEU')
 
@@ -95,7 +95,8 @@ def sweep_cost(args):
 
 
 def sweep_wide(args):
-    """Wide bases, each specialized to the width F of the usual one; and the usual one, trained at the cost of 4 F."""
+    """Wide bases, specialized to the width F of the usual one; and the usual one, trained at the cost of the widest."""
+    refuse_steps(args)
     train_bases(args, {'base': []})
     usual = load_checkpoint(home(args, args.seed) / 'base' / 'base.pt').model
     F, widths = usual.config.d_ff, [times * usual.config.d_ff for times in args.times]
@@ -121,13 +122,14 @@ def sweep_wide(args):
 def sweep_factors(args):
     """What a gain depends on, one factor at a time; `k` and `wide` ask for two more.
 
-    Which masks: own, random ones, or neurons that are dropped anew at every step. Where: encoder or decoder alone. For
-    how long: half or one and a half times as many steps of the base, and the rest of twice --steps with masks. And for
-    how many directions: with the three other languages alone that have most text.
+    Which masks: own, random, permuted, shared by relatives, or neurons that are dropped anew at every step. Where:
+    encoder or decoder alone. For how long: half or one and a half times as many steps of the base, and the rest of
+    twice --steps with masks. And for how many directions: with the two other languages alone that have most text.
     """
+    refuse_steps(args)
     train_bases(args, {'base': []})
     pairs = load_checkpoint(home(args, args.seed) / 'base' / 'base.pt').data['pairs']
-    largest = sorted(from_hub(pairs), key=lambda task: -pairs[task])[:3]
+    largest = sorted(from_hub(pairs), key=lambda task: -pairs[task])[:2]
     half, more = ['--steps', args.steps // 2], ['--steps', args.steps + args.steps // 2]
     train_bases(args, {'early': half, 'late': more,
                        'few': ['--languages', HUB, *(split_task(task)[1] for task in largest)]})
@@ -138,7 +140,7 @@ def sweep_factors(args):
              System('own 70, decoder alone', masks='own', k=(100, 70))]
     systems, pairs = [dense, own, *others, *sides], [(one, dense) for one in (own, *others, *sides)]
     for folder, label, flags in (('early', 'masks for longer', more), ('late', 'masks for less', half),
-                                 ('few', 'six directions', [])):
+                                 ('few', 'four directions', [])):
         one, other = (System(f'{masks} 70, {label}' if masks == 'own' else f'dense, {label}', folder, masks, k=k,
                              flags=flags) for masks, k in (('own', 70), ('dense', None)))
         systems, pairs = [*systems, other, one], [*pairs, (one, other)]
@@ -146,16 +148,17 @@ def sweep_factors(args):
     print_results(systems, pairs)
 
 
-def average(system, name='bleu'):
-    """The mean over seeds of an attribute of Found."""
-    return sum(getattr(found, name) for found in system.found.values()) / len(system.found)
+def refuse_steps(args):
+    """Raise UserError where the number of steps is part of the experiment, but is said elsewhere than by --steps."""
+    if '--steps' in [*args.train, *args.specialize]:
+        raise UserError(f'{args.sweep} counts steps itself: give it --steps, and not --train or --specialize with --steps')
 
 
 def draw_sizes(args, systems):
     """BLEU against the parameters of one direction alone, a line for each kind of masks."""
     kinds = {masks: [system for system in systems if system.masks == masks] for masks in dict.fromkeys(
         system.masks for system in systems)}
-    draw(args, {masks: [[average(system, name) for system in points] for name in ('parameters', 'bleu')]
+    draw(args, {masks: [[system.mean(name) for system in points] for name in ('parameters', 'bleu')]
                 for masks, points in kinds.items()}, 'parameters of one direction alone', 'BLEU')
 
 

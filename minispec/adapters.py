@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from minispec.corpora.languages import family
+from minispec.corpora.languages import group
 from minispec.model import Transformer
 from minispec.tasks import split_task
 
@@ -22,11 +22,11 @@ def owners(kind, tasks):
     """
     if kind == 'adapters':
         return tasks, tasks
-    return [[family(language) or language for language in side] for side in zip(*(split_task(task) for task in tasks))]
+    return [[group(language) for language in side] for side in zip(*(split_task(task) for task in tasks))]
 
 
 def add_adapters(model, kind, tasks, bottleneck):
-    """A copy of a dense model with blocks of `bottleneck` new neurons in every FFN, and the masks (N, L, F') for them."""
+    """A copy of a dense model with blocks of `bottleneck` new neurons in every FFN, and masks (N, L, F') for them."""
     sides = owners(kind, tasks)
     names = sorted({*sides[0], *sides[1]})
     config = model.config

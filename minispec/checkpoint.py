@@ -127,7 +127,7 @@ def load_base(path):
     """Read the Checkpoint of a base, which is recorded and specialized."""
     checkpoint = load_checkpoint(path)
     if checkpoint.base or checkpoint.training is None:
-        raise UserError(f'{path} is no base, but what was made of one; train.py makes a base')
+        raise UserError(f'{path} is no base, from which a training could go on; train.py makes one')
     return checkpoint
 
 

@@ -44,7 +44,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
         if action.dest in INHERITED:
             return f'{action.help} (default: {INHERITED[action.dest]}; in specialize.py, that of the base)'
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,6 +84,15 @@ def add_training_flags(result):
     result.add_argument('--plot', action='store_true', help='draw the training curve; needs matplotlib')
 
 
+def add_flags_to_go_on(result):
+    """The flags of the loop, for what goes on from a base."""
+    add_training_flags(result)
+    result.set_defaults(**dict.fromkeys(INHERITED))
+    result.add_argument('--restart', action='store_true',
+                        help='do not go on where the base was, but start with a new optimizer, a new warm-up and the '
+                             'first batches, as the released code does')
+
+
 def inherit(args, info):
     """Set those settings of INHERITED that are not given to those of the base, whose `info` this is."""
     for name in INHERITED:
@@ -110,8 +119,9 @@ def resumed_settings(parser, path, info):
     Where the run lies, what it computes on and whether it is drawn is as given now, and its data may lie elsewhere.
     Raises UserError for any other flag that is given and differs from the run's.
     """
-    def shown(value):
-        return ' '.join(value) if isinstance(value, list) else value
+    def shown(flag, value):
+        value = ' '.join(value) if isinstance(value, list) else value
+        return f'without {flag}' if value in (None, False) else f'with {flag} {value}'
 
     saved = {name: value for name, value in info['settings'].items() if name not in ('run', 'device', 'resume', 'plot')}
     check_keys(path, info['settings'], vars(parser.parse_args()), 'settings.')
@@ -119,8 +129,9 @@ def resumed_settings(parser, path, info):
     for name, value in saved.items():
         given = getattr(args, name)
         if given != value and name != 'data':
-            raise UserError(f'--resume goes on with --{name.replace("_", "-")} {shown(value)}; leave {shown(given)} '
-                            'out, or start anew')
+            flag = '--' + name.replace('_', '-')
+            raise UserError(f'--resume goes on {shown(flag, value)}, and not {shown(flag, given)}; leave it out, or '
+                            'start anew')
     return args
 
 

@@ -1,21 +1,21 @@
 """Whose neurons a task gets: its own, which is the method, or those of a control.
 
-    own      its own neurons: the method of the paper
-    dense    all neurons: the base with continued training and no masks. Is the method worth anything?
-    random   as many neurons, drawn at random. Is it worth selecting neurons?
-    permuted its own after one permutation of each layer's neurons, the same for all tasks: who shares how much with
-             whom stays. Does it matter what a neuron does?
-    family   as many, drawn at random, but the same for relatives. Is it enough that families differ?
-    reverse  those of the reverse direction. Must they be a task's own?
-    shared   the neurons that all tasks use most, the same for all: plain pruning. Must tasks differ?
+    own       its own neurons: the method of the paper
+    dense     all neurons: an ordinary training. Is the method worth anything?
+    random    as many neurons, drawn at random. Is it worth selecting neurons?
+    permuted  its own after one permutation of each layer's neurons, the same for all tasks: who shares how much with
+              whom stays. Does it matter what a neuron does?
+    family    as many, drawn at random, but the same for relatives. Is it enough that families differ?
+    reverse   those of the reverse direction. Must they be a task's own?
+    shared    the neurons that all tasks use most, the same for all: plain pruning. Must tasks differ?
 
-All start from the same base and see the same batches on the same schedule. What counts is `own` against `dense`.
+All go on from the same base and see the same batches on the same schedule. What counts is `own` against `dense`.
 Masks have the shape (N, L, F); see `model.py` for the symbols.
 """
 import torch
 
 from minispec import UserError
-from minispec.corpora.languages import family
+from minispec.corpora.languages import group
 from minispec.neurons import select
 from minispec.tasks import reverse_task, split_task
 
@@ -66,7 +66,7 @@ def family_masks(masks, tasks, seed):
     So relatives have the same neurons, but for what one has more. The encoder goes by the family of the source
     language, the decoder by that of the target language.
     """
-    families = [[family(language) or language for language in split_task(task)] for task in tasks]
+    families = [[group(language) for language in split_task(task)] for task in tasks]
     known = sorted({name for pair in families for name in pair})
     noise = torch.rand(len(known), *masks.shape[1:], generator=torch.Generator().manual_seed(seed))
     rank = noise.argsort(-1).argsort(-1)  # (families, L, F)

@@ -127,6 +127,7 @@ class Progress:
     """How far a training has come: beside weights and optimizer, all that a resumed run needs."""
     step: int = 0
     before: int = 0  # steps of the base, after which this training goes on
+    batches: int = 0  # drawn so far, those of the base included
     best: float = math.inf  # lowest mean validation loss
     best_step: int = 0
     seconds: float = 0.0  # that it has taken
@@ -141,11 +142,6 @@ class Progress:
         self.token_sum += tokens
         self.seconds = seconds
 
-    @property
-    def overall(self):
-        """The step counted from the beginning of the base: what batches and dropout follow."""
-        return self.before + self.step
-
     def ended(self, args):
         """Are all steps done, or were there args.patience validations without a new best?"""
         return self.step >= args.steps or self.step - self.best_step >= args.patience * args.eval_every
@@ -157,7 +153,8 @@ class Progress:
 
 def go_on(base):
     """The state in which a training goes on from a base: its optimizer, and its place in the text."""
-    return {'progress': asdict(Progress(before=base.training['progress']['step'])),
+    done = base.training['progress']
+    return {'progress': asdict(Progress(before=done['step'], batches=done['batches'])),
             'optimizer': base.training['optimizer']}
 
 
@@ -182,8 +179,9 @@ def train(checkpoint, train_data, valid_data, path, args):
     `go_on`) with a falling rate, or with a new warm-up. Every args.eval_every steps the model is validated, a row is
     printed, and up to three files are written: `path` if the mean over tasks is the lowest yet; NAME.last.pt, from
     which a resumed run goes on (on a CPU to the last bit); the training curve NAME.csv. Ends early after args.patience
-    validations without a new best. Returns the best mean, or None if nothing was left to train. After a Ctrl-C it finishes the step, writes NAME.last.pt and raises
-    KeyboardInterrupt with the command to go on. Raises UserError if the loss is no longer a number.
+    validations without a new best. Returns the best mean, or None if nothing was left to train. After a Ctrl-C it
+    finishes the step, writes NAME.last.pt and raises KeyboardInterrupt with the command to go on. Raises UserError if
+    the loss is no longer a number.
     """
     path = Path(path)
     model, tasks, dtype = checkpoint.model, checkpoint.tasks, getattr(torch, checkpoint.dtype)
@@ -192,10 +190,11 @@ def train(checkpoint, train_data, valid_data, path, args):
         return None
     rank, world_size = rank_and_world_size()
     batches = train_data.train_batches(args.batch_tokens, args.temperature, args.seed)
-    batches = islice(batches, progress.overall * args.accumulate, None)
-    warmup, decays = 0 if progress.before else max(1, args.steps // 10), checkpoint.base is not None
+    batches = islice(batches, progress.batches, None)
+    warmup = 0 if progress.before else max(1, args.steps // 10)
+    decays = checkpoint.base is not None
     info = {**checkpoint.info, 'settings': vars(args)}
-    print_header(model, train_data, valid_data, checkpoint.dtype)
+    print_header(model, train_data, valid_data, checkpoint.dtype, progress.before)
     start = time.monotonic() - progress.seconds
     bar = tqdm(total=args.steps, initial=progress.step, unit='step', disable=rank > 0 or None, dynamic_ncols=True)
     lock = locked(path.with_suffix('.lock')) if rank == 0 else contextlib.nullcontext()
@@ -204,8 +203,9 @@ def train(checkpoint, train_data, valid_data, path, args):
             progress.step += 1
             optimizer.param_groups[0]['lr'] = learning_rate(progress.step, args.steps, args.lr, warmup, decays)
             # Dropout's random numbers follow from seed and step alone, so that a resumed run need not have saved them.
-            torch.manual_seed(hash((args.seed, progress.overall, rank)))
+            torch.manual_seed(hash((args.seed, progress.before + progress.step, rank)))
             share = [train_data.batch(index[rank::world_size]) for index in islice(batches, args.accumulate)]
+            progress.batches += args.accumulate
             loss, tokens = checked_step(wrapped, optimizer, share, dtype, progress.step, tasks)
             progress.add_step(loss, tokens, time.monotonic() - start)
             bar.set_postfix_str(f'smoothed loss {loss:.3f}, {progress.speed():,.0f} target tokens/s', refresh=False)
@@ -236,12 +236,14 @@ def checked_step(model, optimizer, batches, dtype, step, tasks):
                         f'{step}; what was saved before stays; try a lower --lr')
 
 
-def print_header(model, train_data, valid_data, dtype):
+def print_header(model, train_data, valid_data, dtype, before):
     size = sum(p.numel() for p in model.parameters())
     print(f'{size:,} parameters, {model.config.vocab_size:,} subwords, on {model.masks.device.type} in {dtype}')
     for data in (train_data, valid_data):
         print(f'{data.split}: {len(data):,} pairs, {data.n_dropped:,} left out (empty on a side, or too long), '
               f'{data.n_unknown:,} unknown subwords')
+    if before:
+        print(f'goes on after step {before:,} of the base, the best by validation loss')
     print('losses in nats per target token; the smoothed one cannot be compared with the others\n'
           '           smoothed  validation loss:                                      target       time\n'
           '   step  train loss    mean  best direction  worst direction     rate     tokens/s       left')

@@ -117,7 +117,7 @@ def test_the_table_of_families_by_hand(capsys):
     chance, iou = torch.full((8, 8), 0.5).double(), symmetric(TASKS, 0.6, cs_pl=0.8, de_nl=0.8, cs_de=0.7, nl_pl=0.7)
     print_families(profile(TASKS, iou, chance=chance))
     assert line_of(capsys, 'enc1')[:11] == ['enc1', '0.300', '0.200', '0.100', '4', 'of', '4', '(expected', '1.3)',
-                                            '0.87', '(0.665)']  # 12 / sqrt(16 * 12); of 24 orders, 16 give this or -0.87
+                                            '0.87', '(0.665)']  # 12 / sqrt(16 * 12); 16 of 24 orders give it or -it
     print_families(profile(TASKS, iou, chance=chance, sizes=[1] * 8))
     assert line_of(capsys, 'enc1')[:4] == ['enc1', '0.300', '0.150', '-']  # relatives of equal size count as relatives
     unknown = [task.replace('de', 'xx').replace('pl', 'yy') for task in TASKS]

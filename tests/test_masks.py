@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from minispec import UserError
-from minispec.masks import family_masks, make_masks, permuted_masks, random_masks, reverse_masks, shared_masks, zero_shot_masks
+from minispec.masks import (family_masks, make_masks, permuted_masks, random_masks, reverse_masks, shared_masks,
+                            zero_shot_masks)
 
 TASKS = ['en-de', 'fr-en', 'en-fr', 'de-en']  # in an order that no rule of positions explains
 COUNTS = torch.tensor([[[5, 3, 2, 0], [1, 1, 4, 4]], [[0, 0, 1, 9], [6, 2, 2, 0]],
@@ -19,7 +20,8 @@ def test_own_masks_have_a_k_for_the_encoder_and_one_for_the_decoder():
 def test_each_kind_of_masks_is_made_by_its_rule():
     own = make_masks('own', TASKS, COUNTS, 60, 60, seed=1)
     expected = {'random': random_masks(own, 1), 'permuted': permuted_masks(own, 1),
-                'family': family_masks(own, TASKS, 1), 'reverse': reverse_masks(own, TASKS), 'shared': shared_masks(COUNTS, own)}
+                'family': family_masks(own, TASKS, 1), 'reverse': reverse_masks(own, TASKS),
+                'shared': shared_masks(COUNTS, own)}
     for kind, masks in expected.items():
         assert torch.equal(make_masks(kind, TASKS, COUNTS, 60, 60, seed=1), masks) and not torch.equal(masks, own)
 

@@ -394,8 +394,11 @@ def test_a_finished_run_stays_as_it_is(pipeline, common):
     assert 'steps=6' in out[0] and 'nothing is left to train; next: python' in out[-1] and 'wrote' not in out[-1]
     assert {name: (common[3] / name).read_bytes() for name in before} == before
     for steps in (9, 2000):  # 2000 is the default; it was given all the same
-        assert f'leave {steps} out' in fail('train.py', *common, '--resume', '--steps', steps)
-    assert 'leave dense out' not in succeed('specialize.py', *common, '--resume', '--masks', 'dense')
+        message = fail('train.py', *common, '--resume', '--steps', steps)
+        assert f'goes on with --steps 6, and not with --steps {steps}; leave it out' in message
+    message = fail('specialize.py', *common, '--resume', '--restart')
+    assert 'goes on without --restart, and not with --restart True; leave it out' in message
+    succeed('specialize.py', *common, '--resume', '--masks', 'dense')
 
 
 # What is not said is taken from the checkpoint ------------------------------------------------------------------------

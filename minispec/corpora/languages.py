@@ -33,11 +33,14 @@ def family(code):
     return families().get(base_code(code))
 
 
+def group(code):
+    """The family of a language, or the language itself if the table does not have it."""
+    return family(code) or base_code(code)
+
+
 def same_family(one, other):
     """Are two languages relatives? One that the table does not have is a relative of none but itself."""
-    if base_code(one) == base_code(other):
-        return True
-    return family(one) is not None and family(one) == family(other)
+    return group(one) == group(other)
 
 
 def base_code(code):

@@ -3,7 +3,7 @@ import random
 
 import torch
 
-from minispec.corpora.languages import family
+from minispec.corpora.languages import group
 from minispec.figures import analysis
 from minispec.tasks import split_task
 
@@ -73,9 +73,9 @@ def print_families(profile):
         cells = ['-' if rho != rho else f'{rho:.2f} ({p:.3f})' for rho, p in correlations]
         print('{:5} {:>9}  {:>9}  {:>6}   {:22} {:>14}{:>14}{:>14}'.format(
             layer, *(number(mean, 3) for mean in means), nearest, *cells))
-    print('same size: of equal training size, and no relatives, as are the others. p: by permuting the languages '
-          '(Mantel),\ntwo-sided, not corrected. subwords: share in common of those in the validation text; size ratio: '
-          'smaller\ntraining size over larger.')
+    print('relatives: of one family; same size: not so, but with as much training text; others: neither. p: by permuting\n'
+          'the languages (Mantel), two-sided, not corrected. subwords: share in common of those in the validation text;\n'
+          'size ratio: smaller training size over larger.')
 
 
 def number(value, digits):
@@ -102,7 +102,7 @@ def print_tree(layer, languages, merges):
     for a, b, height in merges:
         text[a + b] = [f'{height:.3f}'] + ['| ' + line for line in text[a] + text[b]]
     print('\n'.join(text[a + b]))
-    families = [family(language) or language for language in languages]  # an unknown one has no relatives
+    families = [group(language) for language in languages]
     pairs = sum(families[:i].count(name) for i, name in enumerate(families))
     if pairs:
         rng = random.Random(1)
