@@ -124,7 +124,8 @@ def check_pair(text, label, one, other):
     difference = bleu(one.parent, one.stem) - bleu(other.parent, other.stem)
     assert float(by_seed) == pytest.approx(difference, abs=0.0051) and mean == by_seed
     low, high = map(float, interval.split())
-    assert low <= float(mean) <= high and int(wins) + int(ties) + int(losses) == 4
+    assert low <= float(mean) <= high
+    assert int(wins) + int(ties) + int(losses) == len(load_checkpoint(one).tasks)
 
 
 def logs(run):
@@ -270,12 +271,13 @@ def test_cost(controls, corpus_folder, run):
 @pytest.mark.slow
 def test_wide(corpus_folder, tmp_path_factory):
     run = tmp_path_factory.mktemp('wide')
-    out, _ = run_sweep('wide', corpus_folder, run, '--times', '2', train=NO_STEPS, specialize='--eval-every 2')
+    out, _ = run_sweep('wide', corpus_folder, run, '--times', '2', '--steps', '60', train=NO_STEPS,
+                       specialize='--eval-every 60')
     check_equal_cost(out, 'own, 64 of 128', 'dense')
     check_equal_cost(out, 'random, 64 of 128', 'dense')
     whole, longer = (load_checkpoint(run / 'seed1' / name / 'base.pt') for name in ('wide128', 'longer'))
     assert whole.model.config.d_ff == 128 and longer.model.config.d_ff == 64
-    assert longer.info['settings']['steps'] > whole.info['settings']['steps'] == 90
+    assert longer.info['settings']['steps'] > whole.info['settings']['steps'] == 60
     assert table(out, 'own, 64 of 128 - dense, trained at the cost of 128 neurons')
 
 
@@ -291,7 +293,7 @@ def test_factors(corpus_folder, tmp_path_factory):
             (corpus / f'{split}.en-it.{language}').write_text(text, encoding='utf-8')
     with pytest.raises(UserError, match='give it --steps'):
         run_sweep('factors', corpus, run)
-    out, _ = run_sweep('factors', corpus, run, train=NO_STEPS, specialize='--eval-every 2')
+    out, _ = run_sweep('factors', corpus, run, '--steps', '16', train=NO_STEPS, specialize='--eval-every 8')
     base = run / 'seed1' / 'base'
     for masks in ('random', 'permuted', 'family', 'dropout'):
         check_pair(out, f'{masks} 70 - dense', base / f'{masks}.pt', base / 'dense.pt')
