@@ -83,12 +83,13 @@ def sweep_cost(args):
     ks, masks = (70, 50), ('own', 'random')
     train_bases(args, {f'narrow{k}': lambda home, k=k: ['--d-ff', round(mean_width(token_counts(home / 'base'), k))]
                        for k in ks})
-    systems, pairs = [System('dense', masks='dense')], []
+    dense = System('dense', masks='dense')
+    systems, pairs = [dense], []
     for k in ks:
         baseline = System(f'dense, as narrow as k = {k}', f'narrow{k}', 'dense')
         own, random = (System(f'{name} {k}', masks=name, k=k) for name in masks)
         systems += [baseline, own, random]
-        pairs += [(own, baseline), (random, baseline), (own, random)]
+        pairs += [(one, other) for one in (own, random) for other in (baseline, dense)] + [(own, random)]
     measure(args, systems)
     print_results(systems, pairs)
     draw_sizes(args, systems)

@@ -126,6 +126,7 @@ def draw_lines(folder, name, lines, x, y):
             axes.fill_between(xs, *interval, color=line.get_color(), alpha=0.2)
     axes.set(xlabel=x, ylabel=y)
     axes.xaxis.get_major_locator().set_params(integer=True)  # there is no layer 1.25
+    axes.ticklabel_format(style='plain', useOffset=False)
     axes.legend()
     return save(figure, folder, name)
 
