@@ -11,15 +11,14 @@ All but adapters go on where the base was, with its optimizer and the next batch
 keeps its best weights by validation loss. `minispec/masks.py` says what each compares.
 """
 import contextlib
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from minispec import UserError, cli, figures
 from minispec.adapters import ADAPTERS, add_adapters, freeze
-from minispec.checkpoint import (check_text, checkpoint_name, fingerprint, load_activations, load_base,
-                                 load_checkpoint, load_state, warn_of_other_base)
+from minispec.checkpoint import (check_text, checkpoint_name, load_activations, load_base, load_checkpoint, load_state,
+                                 warn_of_other_base)
 from minispec.corpora import open_corpus, source
 from minispec.data import Bitext
 from minispec.masks import MASKS, make_masks
@@ -51,8 +50,7 @@ def selection(args):
 
 def specialized(base, args):
     """The base with the masks that the flags ask for, untrained."""
-    result = replace(base, info={'phase': args.masks, 'base': base.info}, base=fingerprint(base.model),
-                     training=None if args.restart or args.masks in ADAPTERS else go_on(base))
+    result = go_on(base, args.masks, args.restart or args.masks in ADAPTERS)
     if args.masks in ADAPTERS:
         torch.manual_seed(args.seed)
         result.model = add_adapters(base.model, args.masks, base.tasks, args.bottleneck)

@@ -7,25 +7,22 @@ direction keeps the share --keep of weights that are then the largest. 3. Go on 
 specialize.py does, each through its own weights. Each direction becomes a checkpoint of its own, an ordinary one.
 """
 import copy
-import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import torch
+from going_on import start  # first: it finds minispec
 from torch.func import functional_call
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from minispec import cli  # noqa: E402
-from minispec.checkpoint import (check_text, fingerprint, load_base, load_checkpoint, load_state,  # noqa: E402
-                                 save_checkpoint)
-from minispec.corpora import open_corpus, source  # noqa: E402
-from minispec.data import Bitext  # noqa: E402
-from minispec.model import Transformer, target_mask  # noqa: E402
-from minispec.runtime import pick_device  # noqa: E402
-from minispec.training import go_on, make_optimizer, train, train_step  # noqa: E402
+from minispec import cli
+from minispec.checkpoint import load_base, load_checkpoint, save_checkpoint
+from minispec.corpora import open_corpus
+from minispec.data import Bitext
+from minispec.model import Transformer, target_mask
+from minispec.runtime import pick_device
+from minispec.training import make_optimizer, train, train_step
 
 
 class LaSS(Transformer):
@@ -83,25 +80,13 @@ def main():
     cli.add_flags_to_go_on(parser)
     parser.add_argument('--keep', type=cli.probability, default=0.7, help="share of a layer's weights that stay")
     parser.add_argument('--tune-steps', type=cli.positive_int, default=100, help='steps on each direction alone')
-    args = parser.parse_args()
-    run, base = Path(args.run), load_base(Path(args.run) / 'base.pt')
-    path = run / 'lass.pt'
-    if args.resume:
-        checkpoint = load_state(path.with_suffix('.last.pt'), 'lass')
-        args = cli.resumed_settings(parser, path, checkpoint.info)
-    else:
-        cli.inherit(args, base.info)
-        args.data = source(args.data or base.data['source'])
-        checkpoint = replace(base, info={'phase': 'lass', 'base': base.info}, base=fingerprint(base.model),
-                             training=None if args.restart else go_on(base))
-    cli.print_settings(args)
-    corpus = open_corpus(args.data)
-    texts = [Bitext(corpus, split, base.tasks, base.vocabulary, base.model.config.max_len, run)
-             for split in ('train', 'valid')]
-    check_text(base, args.data, *texts)
+    run = Path(parser.parse_args().run)
+    base, path = load_base(run / 'base.pt'), run / 'lass.pt'
+    args, checkpoint, texts = start(parser, base, path, 'lass')
     model = LaSS(base.model.config)
     model.load_state_dict(checkpoint.model.state_dict())
-    model.kept = find_weights(base, corpus, args)  # found again if resumed: the same, because of the seed
+    # A resumed run finds them again: the same, because of the seed.
+    model.kept = find_weights(base, open_corpus(args.data), args)
     train(replace(checkpoint, model=model), *texts, path, args)
     best = load_checkpoint(path)
     model.load_state_dict(best.model.state_dict())

@@ -6,23 +6,18 @@ It goes on from the base as specialize.py does. But in every batch each directio
 as many as Eq. 1 selects for it. These are scaled up as in dropout, and validation and translation use all neurons.
 (With --k 95 the file is dropout.k95.pt, as in specialize.py.)
 """
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from going_on import start  # first: it finds minispec
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from minispec import UserError, cli, figures  # noqa: E402
-from minispec.checkpoint import (check_text, checkpoint_name, fingerprint, load_activations, load_base,  # noqa: E402
-                                 load_state)
-from minispec.corpora import open_corpus, source  # noqa: E402
-from minispec.data import Bitext  # noqa: E402
-from minispec.masks import random_masks  # noqa: E402
-from minispec.model import Transformer  # noqa: E402
-from minispec.neurons import select  # noqa: E402
-from minispec.training import go_on, train  # noqa: E402
+from minispec import cli, figures
+from minispec.checkpoint import checkpoint_name, load_activations, load_base
+from minispec.masks import random_masks
+from minispec.model import Transformer
+from minispec.neurons import select
+from minispec.training import train
 
 
 class NeuronDropout(Transformer):
@@ -36,7 +31,8 @@ class NeuronDropout(Transformer):
         if not self.training:
             return super().task_masks(task)
         seed = int(torch.randint(2 ** 31, ()))  # follows from that of the step
-        kept = random_masks(self.own.cpu(), seed).to(self.own.device) * (self.config.d_ff / self.own.sum(-1, keepdim=True))  # (N, L, F)
+        scale = self.config.d_ff / self.own.sum(-1, keepdim=True)  # (N, L, 1)
+        kept = random_masks(self.own.cpu(), seed).to(scale.device) * scale  # (N, L, F)
         return kept[task].unsqueeze(2).unbind(1)  # (B, L, 1, F) -> L x (B, 1, F)
 
 
@@ -48,23 +44,9 @@ def main():
     path = Path(args.run) / checkpoint_name('dropout', args.k, args.k, args.count)
     base = load_base(Path(args.run) / 'base.pt')
     activations = load_activations(Path(args.run) / 'activations.pt', base)
-    if args.resume:
-        checkpoint = load_state(path.with_suffix('.last.pt'), 'dropout')
-        args = cli.resumed_settings(parser, path, checkpoint.info)
-        if checkpoint.base != fingerprint(base.model):
-            raise UserError(f'{path} was made from another base than the one that is there now; start anew')
-    else:
-        cli.inherit(args, base.info)
-        args.data = source(args.data or base.data['source'])
-        checkpoint = replace(base, info={'phase': 'dropout', 'base': base.info}, base=fingerprint(base.model),
-                             training=None if args.restart else go_on(base))
-    cli.print_settings(args)
+    args, checkpoint, texts = start(parser, base, path, 'dropout')
     model = NeuronDropout(base.model.config, select(activations[args.count], args.k))
     model.load_state_dict(checkpoint.model.state_dict())
-    corpus, tasks = open_corpus(args.data), base.tasks
-    texts = [Bitext(corpus, split, tasks, base.vocabulary, model.config.max_len, args.run)
-             for split in ('train', 'valid')]
-    check_text(base, args.data, *texts)
     best = train(replace(checkpoint, model=model), *texts, path, args)
     if args.plot:
         figures.draw_curve(path.with_suffix('.csv'))

@@ -2,6 +2,7 @@
 
 A script that has ended well is not run again. So after an interruption the same experiment goes on where it was.
 """
+import json
 import os
 import shlex
 import subprocess
@@ -56,20 +57,15 @@ class Found:
     """What a system has come to with one seed."""
     loss: float       # mean validation loss over directions, in nats per target token
     bleus: dict       # {direction: BLEU on the test split, by greedy search}
+    means: dict       # {group of directions: their mean}
     samples: torch.Tensor  # (N, samples) of the bootstrap
     parameters: float  # of a direction's sub-network, on average
     training: float    # how much was computed: parameters times steps, those of the base included
     sparsity: float   # mean over directions and layers
-    sizes: dict       # {direction: training pairs}
 
     @property
     def bleu(self):
         return sum(self.bleus.values()) / len(self.bleus)
-
-    def means(self):
-        """{group of directions: mean BLEU}"""
-        return {name: sum(self.bleus[task] for task in tasks) / len(tasks)
-                for name, tasks in scoring.groups(self.sizes).items()}
 
 
 def parser(description):
@@ -212,20 +208,20 @@ def find(args, seed, system):
     path = checkpoint_path(args, seed, system)
     checkpoint, corpus = load_checkpoint(path), open_corpus(args.data)
     model, tasks = checkpoint.model, checkpoint.tasks
-    bleus, samples = {}, []
+    folder, samples = path.parent / f'test.{path.stem}', []
+    scores = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))
+    bleus, means = ({name: row['BLEU'] for name, row in scores[kind].items()} for kind in ('scores', 'means'))
     for task in tasks:
         references = list(read_lines(corpus.files('test', task)[1]))
-        hypotheses = list(read_lines(path.parent / f'test.{path.stem}' / f'{task}.txt'))
+        hypotheses = list(read_lines(folder / f'{task}.txt'))
         stats = scoring.statistics(scoring.metrics_for(split_task(task)[1], references)['BLEU'], hypotheses)  # (n, 10)
-        bleus[task] = scoring.bleu(stats.sum(0)).item()
         samples.append(scoring.resample(stats, max(scoring.MIN_SAMPLES, scoring.SAMPLES_PER_TASK * len(tasks)), seed=1))
     parts = [model.sub_network(index) for index in range(len(tasks))]
     info = checkpoint.info
     steps = info['settings']['steps'] + info['base']['step'] if 'base' in info else info['step']
-    return Found(sum(info['valid']) / len(tasks), bleus, torch.stack(samples),
+    return Found(sum(info['valid']) / len(tasks), bleus, means, torch.stack(samples),
                  sum(p.numel() for part in parts for p in part.parameters()) / len(parts),
-                 sum(p.numel() for p in model.parameters()) * steps, 1 - model.masks.double().mean().item(),
-                 checkpoint.data['pairs'])
+                 sum(p.numel() for p in model.parameters()) * steps, 1 - model.masks.double().mean().item())
 
 
 def compare(one, other):
@@ -247,18 +243,10 @@ def compare(one, other):
         t = normal[0] / normal[1:].square().mean(0).sqrt()  # with n - 1 degrees of freedom
         samples = samples + differences.std() / n ** 0.5 * t
     low, high = torch.quantile(samples, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
-    verdicts = [scoring.verdicts(by_task(a, b)) for a, b in pairs]
+    verdicts = [scoring.verdicts(scoring.differences(b.bleus, a.bleus, dict(zip(a.bleus, zip(b.samples, a.samples)))))
+                for a, b in pairs]
     return {'differences': differences.tolist(), 'mean': differences.mean().item(), 'low': low, 'high': high,
             'verdicts': [sum(each[name] for each in verdicts) for name in ('wins', 'ties', 'losses')]}
-
-
-def by_task(a, b):
-    """{direction: what `scoring.difference` says of it, and p_holm}"""
-    rows = {task: scoring.difference(b.bleus[task], a.bleus[task], *samples)
-            for task, *samples in zip(a.bleus, b.samples, a.samples)}
-    for task, p in scoring.holm({task: row['p'] for task, row in rows.items()}).items():
-        rows[task]['p_holm'] = p
-    return rows
 
 
 def verdict(row):
@@ -271,11 +259,11 @@ def verdict(row):
 
 def print_results(systems, pairs):
     """A table of the systems, and one of the pairs (one, other) of them that are compared. Returns their `compare`."""
-    levels = list(next(iter(systems[0].found.values())).means())[1:]  # without that of all directions
+    levels = list(next(iter(systems[0].found.values())).means)[1:]  # without that of all directions
     table = [['', 'validation loss', 'BLEU', *levels, 'sparsity', 'parameters', 'training']]
     most = max(system.mean('training') for system in systems)
     for system in systems:
-        means = [found.means() for found in system.found.values()]
+        means = [found.means for found in system.found.values()]
         cells = [f'{sum(each[level] for each in means) / len(means):.2f}' if level in means[0] else '-'
                  for level in levels]  # a system with fewer directions may have none of a level
         table.append([system.label, system.text('loss', 3), system.text('bleu', 2), *cells,
@@ -285,8 +273,8 @@ def print_results(systems, pairs):
     scoring.print_table(table)
     several = len(systems[0].found) > 1
     print(f'Means over {"seeds and " * several}directions{" (range over seeds)" * several}. BLEU: test split, greedy '
-          'search. parameters: of one\ndirection alone. training: parameters times steps, those of the base included, in '
-          'those of the dearest.\n')
+          'search. parameters: of one\n'
+          'direction alone. training: parameters times steps, those of the base included, in those of the dearest.\n')
     rows = [compare(one, other) for one, other in pairs]
     table = [['ΔBLEU', 'by seed', 'mean', '95% interval', '', 'wins', 'ties', 'losses']]
     for (one, other), row in zip(pairs, rows):
@@ -294,7 +282,7 @@ def print_results(systems, pairs):
                       f'{row["mean"]:+.2f}', f'{row["low"]:+.2f} {row["high"]:+.2f}', verdict(row),
                       *map(str, row['verdicts'])])
     scoring.print_table(table)
-    print(f'Intervals take test sentences{" and seeds together" * several}, and are not corrected for their number. tie: '
-          f'the interval\nlies within {MARGIN} BLEU of 0; open: it does not, and has 0 in it. wins, ties, losses: '
+    print(f'Intervals take test sentences{" and seeds together" * several}, and are not corrected for their number. '
+          f'tie: the interval\nlies within {MARGIN} BLEU of 0; open: it does not, and has 0 in it. wins, ties, losses: '
           "directions of all\nseeds, by Holm's p < 0.05.")
     return rows

@@ -60,8 +60,7 @@ def sweep_k(args):
 
 
 def sweep_depth(args):
-    train_bases(args, {'base': []})
-    usual = load_checkpoint(home(args, args.seed) / 'base' / 'base.pt').model.config.layers
+    usual = usual_base(args).model.config.layers
     depths = sorted({1, 2, 3, usual})
     train_bases(args, {f'layers{layers}': ['--layers', layers] for layers in depths if layers != usual})
     systems, pairs = [], []
@@ -98,8 +97,7 @@ def sweep_cost(args):
 def sweep_wide(args):
     """Wide bases, specialized to the width F of the usual one; and the usual one, trained at the cost of the widest."""
     refuse_steps(args)
-    train_bases(args, {'base': []})
-    usual = load_checkpoint(home(args, args.seed) / 'base' / 'base.pt').model
+    usual = usual_base(args).model
     F, widths = usual.config.d_ff, [times * usual.config.d_ff for times in args.times]
     size, more = (sum(p.numel() for p in Transformer(replace(usual.config, d_ff=width)).parameters())
                   for width in (F, max(widths)))
@@ -128,8 +126,7 @@ def sweep_factors(args):
     twice --steps with masks. And for how many directions: with the two other languages alone that have most text.
     """
     refuse_steps(args)
-    train_bases(args, {'base': []})
-    pairs = load_checkpoint(home(args, args.seed) / 'base' / 'base.pt').data['pairs']
+    pairs = usual_base(args).data['pairs']
     largest = sorted(from_hub(pairs), key=lambda task: -pairs[task])[:2]
     half, more = ['--steps', args.steps // 2], ['--steps', args.steps + args.steps // 2]
     train_bases(args, {'early': half, 'late': more,
@@ -149,10 +146,16 @@ def sweep_factors(args):
     print_results(systems, pairs)
 
 
+def usual_base(args):
+    """Train the usual base with each seed; returns the Checkpoint of the first."""
+    train_bases(args, {'base': []})
+    return load_checkpoint(home(args, args.seed) / 'base' / 'base.pt')
+
+
 def refuse_steps(args):
     """Raise UserError where the number of steps is part of the experiment, but is said elsewhere than by --steps."""
     if '--steps' in [*args.train, *args.specialize]:
-        raise UserError(f'{args.sweep} counts steps itself: give it --steps, and not --train or --specialize with --steps')
+        raise UserError(f'{args.sweep} counts steps itself: give it --steps, and none within --train or --specialize')
 
 
 def draw_sizes(args, systems):

@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from minispec.corpora.languages import group
+from minispec.corpora.languages import groups
 from minispec.model import Transformer
-from minispec.tasks import split_task
 
 ADAPTERS = ('adapters', 'family-adapters')  # a block for each direction; for each family
 
@@ -20,9 +19,7 @@ def owners(kind, tasks):
 
     With family-adapters the encoder goes by the family of the source language, the decoder by that of the target.
     """
-    if kind == 'adapters':
-        return tasks, tasks
-    return [[group(language) for language in side] for side in zip(*(split_task(task) for task in tasks))]
+    return (tasks, tasks) if kind == 'adapters' else groups(tasks)
 
 
 def add_adapters(model, kind, tasks, bottleneck):

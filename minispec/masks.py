@@ -15,7 +15,7 @@ Masks have the shape (N, L, F); see `model.py` for the symbols.
 import torch
 
 from minispec import UserError
-from minispec.corpora.languages import group
+from minispec.corpora.languages import groups
 from minispec.neurons import select
 from minispec.tasks import reverse_task, split_task
 
@@ -61,16 +61,17 @@ def permuted_masks(masks, seed):
 
 
 def family_masks(masks, tasks, seed):
-    """As many neurons as `masks` (N, L, F) has in every task and layer, the first of a random order of its own family.
+    """As many random neurons as `masks` (N, L, F) has in every task and layer, drawn by family.
 
-    So relatives have the same neurons, but for what one has more. The encoder goes by the family of the source
-    language, the decoder by that of the target language.
+    Each family has a random order of a layer's neurons, and a task takes the first of it. So of two relatives' sets the
+    smaller is part of the larger. The encoder goes by the family of the source language, the decoder by that of the
+    target.
     """
-    families = [[group(language) for language in split_task(task)] for task in tasks]
-    known = sorted({name for pair in families for name in pair})
+    families = groups(tasks)  # of sources, of targets
+    known = sorted({name for side in families for name in side})
     noise = torch.rand(len(known), *masks.shape[1:], generator=torch.Generator().manual_seed(seed))
     rank = noise.argsort(-1).argsort(-1)  # (families, L, F)
-    sources, targets = ([known.index(name) for name in names] for names in zip(*families))
+    sources, targets = ([known.index(name) for name in side] for side in families)
     half = masks.size(1) // 2
     own_rank = torch.cat([rank[sources, :half], rank[targets, half:]], dim=1)  # (N, L, F)
     return own_rank < masks.sum(-1, keepdim=True)

@@ -100,6 +100,14 @@ def difference(before, after, before_samples, after_samples):
     return {'difference': after - before, 'low': low, 'high': high, 'p': p}
 
 
+def differences(before, after, samples):
+    """What `difference` returns for each task, and p_holm; all are given by task, `samples` as (before's, after's)."""
+    rows = {task: difference(before[task], after[task], *samples[task]) for task in before}
+    for task, p in holm({task: row['p'] for task, row in rows.items()}).items():
+        rows[task]['p_holm'] = p
+    return rows
+
+
 def holm(p):
     """Holm's correction of {name: p}, so that 5 in 100 is the risk of any false alarm, not of each one.
 
@@ -160,13 +168,12 @@ def compare(tested, other, samples, averaged):
     `samples` are {task: (2, count)}, of the other system and of the tested one. For a mean, the bootstrap draws the
     same lines in all tasks, and takes the mean of their scores.
     """
-    for task, row in other['scores'].items():
-        row |= difference(row['BLEU'], tested['scores'][task]['BLEU'], *samples[task])
+    before, after = ({task: row['BLEU'] for task, row in system['scores'].items()} for system in (other, tested))
+    for task, row in differences(before, after, samples).items():
+        other['scores'][task] |= row
     for name, row in other['means'].items():
         both = torch.stack([samples[task] for task in averaged[name]]).mean(0)  # (2, samples)
         row |= difference(row['BLEU'], tested['means'][name]['BLEU'], *both)
-    for task, p in holm({task: row['p'] for task, row in other['scores'].items()}).items():
-        other['scores'][task]['p_holm'] = p
     other['verdicts'] = verdicts(other['scores'])
 
 

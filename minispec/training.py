@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from minispec import UserError
-from minispec.checkpoint import save_checkpoint
+from minispec.checkpoint import fingerprint, save_checkpoint
 from minispec.files import check_keys, locked, write
 from minispec.runtime import all_reduce_sum, deferred_ctrl_c, pick_device, rank_and_world_size, wrap_ddp
 
@@ -28,6 +28,12 @@ def learning_rate(step, steps, peak, warmup, decays):
     if step < warmup:
         return peak * step / warmup
     return peak * (steps - step + 1) / (steps - warmup + 1) if decays else peak
+
+
+def scheduled_rate(progress, args, of_base):
+    """The rate of this step: a base warms up and stays; what goes on falls; what starts anew does both."""
+    warmup = 0 if progress.before else max(1, args.steps // 10)
+    return learning_rate(progress.step, args.steps, args.lr, warmup, not of_base)
 
 
 class SmoothedCrossEntropy(torch.autograd.Function):
@@ -151,11 +157,16 @@ class Progress:
         return self.token_sum / (self.seconds - self.window_start)
 
 
-def go_on(base):
-    """The state in which a training goes on from a base: its optimizer, and its place in the text."""
+def go_on(base, phase, restart=False):
+    """What a training of this phase begins with: the base, with its optimizer and its place in the text.
+
+    With `restart` it has neither, but a new optimizer, a new warm-up and the first batches.
+    """
     done = base.training['progress']
-    return {'progress': asdict(Progress(before=done['step'], batches=done['batches'])),
-            'optimizer': base.training['optimizer']}
+    state = {'progress': asdict(Progress(before=done['step'], batches=done['batches'])),
+             'optimizer': base.training['optimizer']}
+    return replace(base, info={'phase': phase, 'base': base.info}, base=fingerprint(base.model),
+                   training=None if restart else state)
 
 
 def prepare(checkpoint, path, args):
@@ -189,10 +200,7 @@ def train(checkpoint, train_data, valid_data, path, args):
     if progress.ended(args):
         return None
     rank, world_size = rank_and_world_size()
-    batches = train_data.train_batches(args.batch_tokens, args.temperature, args.seed)
-    batches = islice(batches, progress.batches, None)
-    warmup = 0 if progress.before else max(1, args.steps // 10)
-    decays = checkpoint.base is not None
+    batches = islice(train_data.train_batches(args.batch_tokens, args.temperature, args.seed), progress.batches, None)
     info = {**checkpoint.info, 'settings': vars(args)}
     print_header(model, train_data, valid_data, checkpoint.dtype, progress.before)
     start = time.monotonic() - progress.seconds
@@ -201,7 +209,7 @@ def train(checkpoint, train_data, valid_data, path, args):
     with lock, deferred_ctrl_c() as interrupted, bar:
         while not progress.ended(args):
             progress.step += 1
-            optimizer.param_groups[0]['lr'] = learning_rate(progress.step, args.steps, args.lr, warmup, decays)
+            optimizer.param_groups[0]['lr'] = scheduled_rate(progress, args, checkpoint.base is None)
             # Dropout's random numbers follow from seed and step alone, so that a resumed run need not have saved them.
             torch.manual_seed(hash((args.seed, progress.before + progress.step, rank)))
             share = [train_data.batch(index[rank::world_size]) for index in islice(batches, args.accumulate)]

@@ -165,7 +165,7 @@ def test_from_a_base_to_scores(corpus_folder, tmp_path, capsys):
 
 def found(bleus, samples):
     """A Found with these scores, by direction, and these samples of theirs."""
-    return runs.Found(0.5, bleus, torch.tensor(samples, dtype=torch.double), 1, 1, 0.0, {})
+    return runs.Found(0.5, bleus, {}, torch.tensor(samples, dtype=torch.double), 1, 1, 0.0)
 
 
 def test_an_interval_takes_sentences_and_seeds_together():

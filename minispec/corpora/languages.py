@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from minispec.data import read_lines
+from minispec.tasks import split_task
 
 LANGUAGES = Path(__file__).with_name('languages.txt')
 
@@ -36,6 +37,11 @@ def family(code):
 def group(code):
     """The family of a language, or the language itself if the table does not have it."""
     return family(code) or base_code(code)
+
+
+def groups(tasks):
+    """The `group` of each task's source language, and that of its target language: two lists of N names."""
+    return [[group(language) for language in side] for side in zip(*map(split_task, tasks))]
 
 
 def same_family(one, other):

@@ -73,9 +73,9 @@ def print_families(profile):
         cells = ['-' if rho != rho else f'{rho:.2f} ({p:.3f})' for rho, p in correlations]
         print('{:5} {:>9}  {:>9}  {:>6}   {:22} {:>14}{:>14}{:>14}'.format(
             layer, *(number(mean, 3) for mean in means), nearest, *cells))
-    print('relatives: of one family; same size: not so, but with as much training text; others: neither. p: by permuting\n'
-          'the languages (Mantel), two-sided, not corrected. subwords: share in common of those in the validation text;\n'
-          'size ratio: smaller training size over larger.')
+    print('relatives: of one family; same size: not so, but with as much training text; others: neither. '
+          'p: by permuting\nthe languages (Mantel), two-sided, not corrected. subwords: share in common of those in the '
+          'validation text;\nsize ratio: smaller training size over larger.')
 
 
 def number(value, digits):
