@@ -18,8 +18,11 @@ from minispec.training import train
 
 def arguments():
     parser = cli.parser(__doc__.splitlines()[0])
-    parser.add_argument('--languages', nargs='+', metavar='LANGUAGE',
-                        help='train on the directions between these languages alone, as in: --languages en de fr')
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument('--languages', nargs='+', metavar='LANGUAGE',
+                      help='train on the directions between these languages alone, as in: --languages en de fr')
+    some.add_argument('--directions', nargs='+', metavar='DIRECTION',
+                      help='train on these directions alone, as in: --directions en-de')
     cli.add_training_flags(parser)
     shape = parser.add_argument_group('model')
     shape.add_argument('--d-model', type=cli.positive_int, default=Config.d_model, help='width of the model')
@@ -66,7 +69,7 @@ def main():
                   'names another folder', file=sys.stderr)
     cli.print_settings(args)
 
-    corpus = open_corpus(args.data, args.languages)
+    corpus = open_corpus(args.data, args.languages, args.directions)
     check_splits(corpus, corpus.tasks)
     if not args.resume:
         checkpoint = untrained(corpus, args)

@@ -145,6 +145,26 @@ def test_the_tasks_between_some_languages(tmp_path):
             Corpus(tmp_path, wrong).tasks
 
 
+def test_some_directions(tmp_path):
+    touch(tmp_path, 'train.cs', 'train.de', 'train.en')
+    corpus = open_corpus(tmp_path, directions=['de-en', 'en-cs'])
+    assert corpus.tasks == ['en-cs', 'de-en'] and corpus.languages == ['cs', 'de', 'en']
+    for wrong in ('cs-de', 'en', 'EN-DE'):
+        with pytest.raises(UserError, match=f'--directions {wrong}: name some of .*: cs-en de-en en-cs en-de$'):
+            open_corpus(tmp_path, directions=[wrong]).tasks
+
+
+def test_a_bilingual_model_knows_its_direction_alone(corpus_folder, tmp_path):
+    flags = ['--data', corpus_folder, '--run', tmp_path, '--device', 'cpu']
+    code, out, err = call_here('train.py', *flags, *SMALL, '--steps', 1, '--directions', 'en-de')
+    checkpoint = load_checkpoint(tmp_path / 'base.pt')
+    assert code == 0 and checkpoint.tasks == ['en-de'] and list(checkpoint.data['pairs']) == ['en-de']
+    code, out, err = call_here('specialize.py', *flags, '--steps', 1, '--masks', 'dense')
+    assert code == 0, err
+    code, out, err = call_here('translate.py', *flags, '--model', 'dense.pt', '--src', 'de', '--tgt', 'en', '--test')
+    assert code == 2 and err == 'error: de-en: no direction was trained from de; the model knows en-de\n'
+
+
 def test_train_takes_some_languages(corpus_folder, tmp_path):
     flags = ['--data', corpus_folder, '--run', tmp_path, '--device', 'cpu', *SMALL, '--steps', 1]
     code, out, err = call_here('train.py', *flags, '--languages', 'de', 'fr')

@@ -19,16 +19,16 @@ BUILT_IN = ('phrasebook', 'phrasebook-even', 'multi30k')
 __all__ = ['Corpus', 'check_splits', 'open_corpus', 'source']
 
 
-def open_corpus(data, languages=None):
+def open_corpus(data, languages=None, directions=None):
     """The corpus that `--data` names: one of BUILT_IN, made in data/ on first use, or a folder.
 
-    With `languages`, it has the tasks between them alone.
+    With `languages`, it has the tasks between them alone; with `directions`, those alone.
     """
     if data in ('phrasebook', 'phrasebook-even'):
         data = write_phrasebook(Path('data') / data, even=data == 'phrasebook-even')
     elif data == 'multi30k':
         data = download_multi30k(Path('data') / 'multi30k')
-    return Corpus(data, languages)
+    return Corpus(data, languages, directions)
 
 
 def source(data):

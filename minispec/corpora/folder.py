@@ -25,11 +25,11 @@ SPLITS = {'train': ['train'], 'valid': ['valid', 'val'], 'test': ['test', 'test_
 class Corpus:
     """A folder of parallel text. `tasks` lists what it can train, from the hub first: ['en-cs', ..., 'cs-en'].
 
-    With `languages`, these are the tasks between them alone.
+    With `languages`, these are the tasks between them alone; with `directions`, those alone, as ['en-de'].
     """
 
-    def __init__(self, folder, languages=None):
-        self.folder, self.chosen = Path(folder), languages
+    def __init__(self, folder, languages=None, directions=None):
+        self.folder, self.chosen, self.directions = Path(folder), languages, directions
         if not self.folder.is_dir():
             raise UserError(f'--data {folder}: there is no such folder')
 
@@ -46,6 +46,11 @@ class Corpus:
             raise UserError(f'--languages {" ".join(self.chosen)}: {self.folder} has no training text between them')
         if not tasks:
             raise UserError(f'--data {self.folder}: {what_is_missing(self.folder)}')
+        if self.directions:
+            if not tasks.issuperset(self.directions):
+                raise UserError(f'--directions {" ".join(self.directions)}: name some of those that {self.folder} has: '
+                                + ' '.join(sorted(tasks)))
+            tasks = set(self.directions)
         first = from_hub(sorted(tasks))
         return first + sorted(tasks.difference(first))
 
