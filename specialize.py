@@ -4,7 +4,7 @@
                                                                   RUN/specialized.k95.pt)
     RUN/base.pt                       ->  RUN/dense.pt           (--masks dense: an ordinary training to its end)
     RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt ...      (--masks random, permuted, family, reverse or shared)
-    RUN/base.pt                       ->  RUN/adapters.pt ...    (--masks adapters, family-adapters: a rival)
+    RUN/base.pt                       ->  RUN/adapters.pt ...    (--masks adapters, family-adapters: rivals)
 
 All but adapters go on where the base was, with its optimizer and the next batches, while the rate falls to 0: base and
 `dense` together are one ordinary training. All have the same number of steps, unless --patience ends one early; each
@@ -36,10 +36,9 @@ def arguments():
                         help="whose neurons a direction gets: its own (the method), all, as many random ones, its own "
                              "after one permutation for all directions, random ones that relatives share, those of "
                              'the reverse direction, or those that all directions together use most; or, with '
-                             'adapters, all and a few new ones, which alone are trained')
+                             'adapters, all and a few new ones, which alone are trained unless they are unfrozen')
     parser.add_argument('--bottleneck', type=cli.positive_int, default=32,
                         help='number of new neurons that adapters have in a layer')
-    parser.add_argument('--unfrozen', action='store_true', help='train everything, and not the new neurons alone')
     return parser
 
 
@@ -106,7 +105,7 @@ def main():
     train_data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len, args.run)
     valid_data = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
     check_text(checkpoint, args.data, train_data, valid_data)
-    if args.masks in ADAPTERS and not args.unfrozen:
+    if args.masks in ADAPTERS and args.masks != 'unfrozen-adapters':
         freeze(model, checkpoint.info['base']['settings']['d_ff'])
     sparsity = 1 - model.masks.double().mean((0, 2))  # (L,)
     print('sparsity by layer: ' + ' '.join(f'{x:.2f}' for x in sparsity.tolist()))

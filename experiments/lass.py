@@ -7,6 +7,7 @@ direction keeps the share --keep of weights that are then the largest. 3. Go on 
 specialize.py does, each through its own weights. Each direction becomes a checkpoint of its own, an ordinary one.
 """
 import copy
+import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -61,7 +62,7 @@ def largest(model, keep):
 
 def find_weights(base, corpus, args):
     """Fine-tune the base on each task alone. Returns which weights each keeps, {name: (N, *shape)}, on the CPU."""
-    found, device = [], pick_device(args.device)
+    found, device, start = [], pick_device(args.device), time.monotonic()
     for task in tqdm(base.tasks, unit='direction', disable=None):
         model = copy.deepcopy(base.model).to(device)
         text = Bitext(corpus, 'train', [task], base.vocabulary, model.config.max_len, Path(args.run) / 'lass' / task)
@@ -72,6 +73,7 @@ def find_weights(base, corpus, args):
         for index in islice(text.train_batches(args.batch_tokens, 1.0, args.seed), args.tune_steps):
             train_step(model, optimizer, [text.batch(index)], getattr(torch, base.dtype))
         found.append(largest(model.cpu(), args.keep))
+    print(f'found the weights of {len(found)} directions in {(time.monotonic() - start) / 60:.1f} min')
     return {name: torch.stack([each[name] for each in found]) for name in found[0]}
 
 

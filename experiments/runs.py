@@ -3,18 +3,20 @@
 A script that has ended well is not run again. So after an interruption the same experiment goes on where it was.
 """
 import json
+import math
 import os
 import shlex
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent  # where the four scripts are
 sys.path.insert(0, str(ROOT))
@@ -27,6 +29,7 @@ from minispec.files import make_folder, write  # noqa: E402
 from minispec.neurons import select  # noqa: E402
 from minispec.tasks import split_task  # noqa: E402
 
+EXPERIMENTS = ('neuron_dropout', 'lass')  # these scripts lie beside this file, and go on from a base
 MARGIN = 0.5  # BLEU: named before these experiments were run; a difference below it does not matter
 
 
@@ -35,10 +38,11 @@ class System:
     """A model that an experiment trains and scores: a base (masks None), or what specialize.py makes of one."""
     label: str
     base: str = 'base'  # the folder of its base, in that of a seed
-    masks: str | None = None  # as in specialize.py --masks
+    masks: str | None = None  # as in specialize.py --masks; or dropout or lass, which scripts of their own make
     k: float | tuple | None = None  # as specialize.py's --k, or --k-encoder and --k-decoder
     neurons: int | None = None  # instead of k: how many a layer is to keep, on average
     flags: list = field(default_factory=list)  # more of specialize.py's; a System with some has a base of its own
+    task: str | None = None  # the direction of its checkpoint, if one script has made one for each
     found: dict = field(default_factory=dict)  # {seed: Found}, set by `measure`
 
     def mean(self, name):
@@ -48,29 +52,53 @@ class System:
     def text(self, name, digits):
         """That mean as text, with the range if there are several seeds."""
         values = [getattr(found, name) for found in self.found.values()]
+        if math.isnan(values[0]):  # cannot be compared with other systems'
+            return '-'
         spread = f' ({min(values):.{digits}f} to {max(values):.{digits}f})' if len(values) > 1 else ''
         return f'{self.mean(name):.{digits}f}{spread}'
 
 
 @dataclass
 class Found:
-    """What a system has come to with one seed."""
-    loss: float       # mean validation loss over directions, in nats per target token
-    bleus: dict       # {direction: BLEU on the test split, by greedy search}
-    means: dict       # {group of directions: their mean}
+    """What a system has come to with one seed. The dicts are by direction, and all in one order."""
+    losses: dict      # validation losses, in nats per target token
+    bleus: dict       # BLEU on the test split, by greedy search
     samples: torch.Tensor  # (N, samples) of the bootstrap
-    parameters: float  # of a direction's sub-network, on average
-    training: float    # how much was computed: parameters times steps, those of the base included
+    pairs: dict       # of the training text
+    parameters: dict  # of a direction's sub-network
     sparsity: float   # mean over directions and layers
+    stored: int       # parameters that all directions need together
+    size: int         # of its files, in bytes
+    training: float   # how much was computed: parameters times steps, those of the base included
+    seconds: float    # of that
+
+    @property
+    def loss(self):
+        return mean(self.losses)
 
     @property
     def bleu(self):
-        return sum(self.bleus.values()) / len(self.bleus)
+        return mean(self.bleus)
+
+    @property
+    def width(self):
+        return mean(self.parameters)
+
+    @property
+    def means(self):
+        """BLEU by group of directions, {name: mean}; that of all directions is first."""
+        return {name: mean(self.bleus, tasks) for name, tasks in scoring.groups(self.pairs).items()}
+
+
+def mean(values, tasks=None):
+    """The mean of {direction: value}, over some directions or over all."""
+    return sum(values[task] for task in tasks or values) / len(tasks or values)
 
 
 def parser(description):
     """A parser with the flags that all experiments share."""
     result = cli.parser(description)
+    result.set_defaults(bar=None)  # a tqdm of training steps, if the experiment knows how many there are
     result.add_argument('--seeds', type=cli.positive_int, default=1, help='number of seeds: --seed and those after it')
     result.add_argument('--steps', type=cli.positive_int, default=2000,
                         help='number of steps of a base, and of each training that goes on from it')
@@ -107,31 +135,32 @@ def run_script(args, seed, script, folder, name, flags):
     log = folder / f'{name}.log'
     if script == 'train':
         flags = ['--steps', args.steps, *args.train, *flags]  # of a flag given twice, the last counts
-    elif script in ('specialize', 'neuron_dropout'):
+    elif script == 'specialize' or script in EXPERIMENTS:
         flags = ['--steps', args.steps, *args.specialize, *flags]
+    steps = [int(n) for flag, n in zip(flags, flags[1:]) if flag == '--steps'][-1:]
     flags = ['--run', folder, '--data', args.data, '--device', args.device, '--seed', seed, *flags]
     command = shlex.join(['python', f'{script}.py', *map(str, flags)])
-    if log.exists():
-        begun, _, printed = log.read_text(encoding='utf-8').partition('\n')
-        if begun != command:
-            raise UserError(f'{log} is of another command than {command}; take another --run, or delete {args.run}')
-        if printed:
-            return
-    make_folder(folder)
-    write(log, f'{command}\n')
-    if (folder / f'{name}.last.pt').exists():
-        flags.append('--resume')
-    folder_of_script = ROOT / 'experiments' if script == 'neuron_dropout' else ROOT
-    done = subprocess.run([sys.executable, str(folder_of_script / f'{script}.py'), *map(str, flags)], encoding='utf-8',
-                          capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'})
-    if done.returncode:
-        reason = done.stderr.splitlines()[-1] if done.stderr else 'it was killed'
-        raise UserError(f'{script}.py in {folder}: {reason}')
-    write(log, f'{command}\n{done.stdout}')
-    print(f'{time.strftime("%H:%M")} {log.relative_to(args.run)}')
+    begun, _, printed = log.read_text(encoding='utf-8').partition('\n') if log.exists() else (command, '', '')
+    if begun != command:
+        raise UserError(f'{log} is of another command than {command}; take another --run, or delete {args.run}')
+    if not printed:
+        make_folder(folder)
+        write(log, f'{command}\n')
+        if (folder / f'{name}.last.pt').exists():
+            flags.append('--resume')
+        path = (ROOT / 'experiments' if script in EXPERIMENTS else ROOT) / f'{script}.py'
+        done = subprocess.run([sys.executable, str(path), *map(str, flags)], encoding='utf-8', capture_output=True,
+                              env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'})
+        if done.returncode:
+            reason = done.stderr.splitlines()[-1] if done.stderr else 'it was killed'
+            raise UserError(f'{script}.py in {folder}: {reason}')
+        write(log, f'{command}\n{done.stdout}')
+        tqdm.write(f'{time.strftime("%H:%M")} {log.relative_to(args.run)}')
+    if args.bar is not None:
+        args.bar.update(sum(steps))
 
 
-def train_bases(args, flags_of):
+def train_bases(args, flags_of, profiled=True):
     """Train bases and record their neurons, with each seed.
 
     `flags_of`: {name: its flags for train.py, or a function that gives them for the folder of a seed}.
@@ -141,15 +170,22 @@ def train_bases(args, flags_of):
         flags = flags_of[name]
         flags = flags(home(args, seed)) if callable(flags) else flags
         run_script(args, seed, 'train', home(args, seed) / name, 'base', flags)
-        run_script(args, seed, 'profile', home(args, seed) / name, 'profile', [])
+        if profiled:
+            run_script(args, seed, 'profile', home(args, seed) / name, 'profile', [])
 
     together(train_base, product(seeds(args), flags_of))
 
 
+def train_systems(args, systems):
+    """Train all systems that are no bases and whose script has not been run for another of them, with each seed."""
+    jobs = product(seeds(args), systems)
+    together(partial(specialize, args), [job for job in jobs if job[1].masks and not job[1].task])
+
+
 def measure(args, systems):
-    """Train all systems that are no bases and translate the test split with all, with each seed; set what was found."""
+    """Train all systems and translate the test split with them, with each seed; set what was found."""
+    train_systems(args, systems)
     jobs = list(product(seeds(args), systems))
-    together(partial(specialize, args), [job for job in jobs if job[1].masks])
     together(partial(translate, args), jobs)
     for seed, system in jobs:
         system.found[seed] = find(args, seed, system)
@@ -157,6 +193,8 @@ def measure(args, systems):
 
 def checkpoint_path(args, seed, system):
     folder = home(args, seed) / system.base
+    if system.task:
+        return folder / f'{system.masks}.{system.task}.pt'
     return folder / (checkpoint_name(system.masks, *ks(folder, system)) if system.masks else 'base.pt')
 
 
@@ -191,10 +229,9 @@ def specialize(args, job):
     if system.k or system.neurons:
         one = ['--k', f'{encoder:g}']
         flags += one if encoder == decoder else ['--k-encoder', f'{encoder:g}', '--k-decoder', f'{decoder:g}']
-    if system.masks == 'dropout':
-        run_script(args, seed, 'neuron_dropout', path.parent, path.stem, flags)
-    else:
-        run_script(args, seed, 'specialize', path.parent, path.stem, ['--masks', system.masks, *flags])
+    script = {'dropout': 'neuron_dropout', 'lass': 'lass'}.get(system.masks, 'specialize')
+    flags = ['--masks', system.masks, *flags] if script == 'specialize' else flags
+    run_script(args, seed, script, path.parent, path.stem, flags)
 
 
 def translate(args, job):
@@ -209,23 +246,33 @@ def find(args, seed, system):
     checkpoint, corpus = load_checkpoint(path), open_corpus(args.data)
     model, tasks = checkpoint.model, checkpoint.tasks
     folder, samples = path.parent / f'test.{path.stem}', []
-    scores = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))
-    bleus, means = ({name: row['BLEU'] for name, row in scores[kind].items()} for kind in ('scores', 'means'))
+    count = max(scoring.MIN_SAMPLES, scoring.SAMPLES_PER_TASK * len(corpus.tasks))
+    scores = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))['scores']
     for task in tasks:
         references = list(read_lines(corpus.files('test', task)[1]))
         hypotheses = list(read_lines(folder / f'{task}.txt'))
         stats = scoring.statistics(scoring.metrics_for(split_task(task)[1], references)['BLEU'], hypotheses)  # (n, 10)
-        samples.append(scoring.resample(stats, max(scoring.MIN_SAMPLES, scoring.SAMPLES_PER_TASK * len(tasks)), seed=1))
+        samples.append(scoring.resample(stats, count, seed=1))
     parts = [model.sub_network(index) for index in range(len(tasks))]
-    info = checkpoint.info
-    steps = info['settings']['steps'] + info['base']['step'] if 'base' in info else info['step']
-    return Found(sum(info['valid']) / len(tasks), bleus, means, torch.stack(samples),
-                 sum(p.numel() for part in parts for p in part.parameters()) / len(parts),
-                 sum(p.numel() for p in model.parameters()) * steps, 1 - model.masks.double().mean().item())
+    last = checkpoint_path(args, seed, replace(system, task=None)).with_suffix('.last.pt')
+    info, trainings = checkpoint.info, [last] + [path.with_name('base.last.pt')] * ('base' in checkpoint.info)
+    steps = info['step']
+    if 'base' in info:  # LaSS has trained each direction alone before
+        steps = info['base']['step'] + info['settings']['steps'] + len(info['base']['valid']) * info['settings'].get(
+            'tune_steps', 0)
+    size, *sizes = (sum(p.numel() for p in each.parameters()) for each in (model, *parts))
+    return Found(
+        losses=dict(zip(tasks, info['valid'])), bleus={task: scores[task]['BLEU'] for task in tasks},
+        samples=torch.stack(samples), pairs={task: checkpoint.data['pairs'][task] for task in tasks},
+        parameters=dict(zip(tasks, sizes)), sparsity=1 - model.masks.double().mean().item(), stored=size,
+        size=path.stat().st_size, training=size * steps,
+        seconds=sum(load_checkpoint(each).training['progress']['seconds'] for each in trainings))
 
 
-def compare(one, other):
-    """How much better a system is than another: `differences` by seed, their `mean` with `low` and `high`, `verdicts`.
+def compare(one, other, tasks=None):
+    """How much better a system is than another, in all directions or the mean of some.
+
+    Returns `differences` by seed, their `mean` with `low` and `high`, and `verdicts`.
 
     The interval (95%) takes in that other test sentences, and with several seeds other seeds, would have given other
     scores. All seeds are scored on the same sentences, so the bootstrap draws those once for all. That the mean of a
@@ -233,8 +280,10 @@ def compare(one, other):
     single sentences counts in both, so the interval is rather too wide (simulated: 98% or 99% instead of 95%).
     """
     pairs = [(one.found[seed], other.found[seed]) for seed in one.found]
-    differences = torch.tensor([a.bleu - b.bleu for a, b in pairs], dtype=torch.double)  # (seeds,)
-    samples = torch.stack([(a.samples - b.samples).mean(0) for a, b in pairs]).mean(0)  # (samples,)
+    rows = [index for index, task in enumerate(pairs[0][0].bleus) if task in (tasks or pairs[0][0].bleus)]
+    differences = torch.tensor([mean(a.bleus, tasks) - mean(b.bleus, tasks) for a, b in pairs],
+                               dtype=torch.double)  # (seeds,)
+    samples = torch.stack([(a.samples - b.samples)[rows].mean(0) for a, b in pairs]).mean(0)  # (samples,)
     n = len(pairs)
     if n > 1:
         generator = torch.Generator().manual_seed(1)
@@ -267,7 +316,7 @@ def print_results(systems, pairs):
         cells = [f'{sum(each[level] for each in means) / len(means):.2f}' if level in means[0] else '-'
                  for level in levels]  # a system with fewer directions may have none of a level
         table.append([system.label, system.text('loss', 3), system.text('bleu', 2), *cells,
-                      f'{system.mean("sparsity"):.2f}', f'{system.mean("parameters"):,.0f}',
+                      f'{system.mean("sparsity"):.2f}', f'{system.mean("width"):,.0f}',
                       f'{system.mean("training") / most:.2f}'])
     print()
     scoring.print_table(table)

@@ -29,7 +29,8 @@ def arguments():
     result = parser(__doc__.splitlines()[0])
     result.set_defaults(run='runs/sweeps')
     result.add_argument('sweep', choices=list(SWEEPS))
-    result.add_argument('--k', type=cli.percentage, nargs='+', default=[95, 70, 50], help='of controls: which k')
+    result.add_argument('--k', type=cli.percentage, nargs='+', default=None,
+                        help='of controls and cost: which k (default: 95 70 50, and 70 50)')
     result.add_argument('--times', type=cli.positive_int, nargs='+', default=[2, 4, 8],
                         help='of wide: how many times as wide as the usual base')
     return result.parse_args()
@@ -39,7 +40,7 @@ def sweep_controls(args):
     train_bases(args, {'base': []})
     base, dense = System('base'), System('dense', masks='dense')
     systems, pairs = [base, dense], [(dense, base)]
-    for k in args.k:
+    for k in args.k or (95, 70, 50):
         own, *controls = [System(f'{masks} {k:g}', masks=masks, k=k)
                           for masks in ('own', 'random', 'permuted', 'reverse', 'shared')]
         systems += [own, *controls]
@@ -79,14 +80,14 @@ def sweep_depth(args):
 def sweep_cost(args):
     """Dense baselines of the width that a layer keeps on average, trained once for as many steps in all."""
     train_bases(args, {'base': []})
-    ks, masks = (70, 50), ('own', 'random')
-    train_bases(args, {f'narrow{k}': lambda home, k=k: ['--d-ff', round(mean_width(token_counts(home / 'base'), k))]
+    ks, masks = args.k or (70, 50), ('own', 'random')
+    train_bases(args, {f'narrow{k:g}': lambda home, k=k: ['--d-ff', round(mean_width(token_counts(home / 'base'), k))]
                        for k in ks})
     dense = System('dense', masks='dense')
     systems, pairs = [dense], []
     for k in ks:
-        baseline = System(f'dense, as narrow as k = {k}', f'narrow{k}', 'dense')
-        own, random = (System(f'{name} {k}', masks=name, k=k) for name in masks)
+        baseline = System(f'dense, as narrow as k = {k:g}', f'narrow{k:g}', 'dense')
+        own, random = (System(f'{name} {k:g}', masks=name, k=k) for name in masks)
         systems += [baseline, own, random]
         pairs += [(one, other) for one in (own, random) for other in (baseline, dense)] + [(own, random)]
     measure(args, systems)
@@ -162,7 +163,7 @@ def draw_sizes(args, systems):
     """BLEU against the parameters of one direction alone, a line for each kind of masks."""
     kinds = {masks: [system for system in systems if system.masks == masks] for masks in dict.fromkeys(
         system.masks for system in systems)}
-    draw(args, {masks: [[system.mean(name) for system in points] for name in ('parameters', 'bleu')]
+    draw(args, {masks: [[system.mean(name) for system in points] for name in ('width', 'bleu')]
                 for masks, points in kinds.items()}, 'parameters of one direction alone', 'BLEU')
 
 

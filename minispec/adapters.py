@@ -11,7 +11,8 @@ import torch
 from minispec.corpora.languages import groups
 from minispec.model import Transformer
 
-ADAPTERS = ('adapters', 'family-adapters')  # a block for each direction; for each family
+# A block for each direction; for each family; for each direction, and everything is trained: a control.
+ADAPTERS = ('adapters', 'family-adapters', 'unfrozen-adapters')
 
 
 def owners(kind, tasks):
@@ -19,7 +20,7 @@ def owners(kind, tasks):
 
     With family-adapters the encoder goes by the family of the source language, the decoder by that of the target.
     """
-    return (tasks, tasks) if kind == 'adapters' else groups(tasks)
+    return groups(tasks) if kind == 'family-adapters' else (tasks, tasks)
 
 
 def add_adapters(model, kind, tasks, bottleneck):

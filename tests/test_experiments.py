@@ -133,7 +133,7 @@ def logs(run):
 
 
 def small_args(corpus_folder, run, **more):
-    return Namespace(**{**dict(run=run, data=str(corpus_folder), device='cpu', seed=1, seeds=1, steps=2000,
+    return Namespace(**{**dict(run=run, data=str(corpus_folder), device='cpu', seed=1, seeds=1, steps=2000, bar=None,
                                train=TRAIN.split(), specialize=SHORT.split()), **more})
 
 
@@ -165,7 +165,9 @@ def test_from_a_base_to_scores(corpus_folder, tmp_path, capsys):
 
 def found(bleus, samples):
     """A Found with these scores, by direction, and these samples of theirs."""
-    return runs.Found(0.5, bleus, {}, torch.tensor(samples, dtype=torch.double), 1, 1, 0.0)
+    samples = torch.tensor(samples, dtype=torch.double)
+    return runs.Found(losses={}, bleus=bleus, samples=samples, pairs={}, parameters={}, sparsity=0.0, stored=1, size=1,
+                      training=1, seconds=1)
 
 
 def test_an_interval_takes_sentences_and_seeds_together():

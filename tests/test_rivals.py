@@ -1,17 +1,25 @@
-"""LaSS: each direction through its own weights."""
+"""The rivals: LaSS, in which each direction has its own weights, and the table of all."""
+import contextlib
+import io
+import json
+import re
+import shutil
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from conftest import make_batch, tiny_model
-from test_experiments import in_this_process
-from test_scripts import SHORT, SMALL, succeed
+from test_experiments import NO_STEPS, check_pair, check_row, in_this_process, scripts_here, table
+from test_scripts import SHORT, SMALL, fail, succeed
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'experiments'))
 
 import lass  # noqa: E402
+import rivals  # noqa: E402
+import runs  # noqa: E402
 
 from minispec.checkpoint import load_base, load_checkpoint  # noqa: E402
 
@@ -76,3 +84,62 @@ def test_lass_ends_in_a_checkpoint_for_each_direction(corpus_folder, tmp_path):
     out = succeed('translate.py', '--run', tmp_path, '--test', '--beam', 1, '--src', 'en', '--tgt', 'de', '--model',
                   'lass.en-de.pt')
     assert '\nen-de ' in out
+    flags = ['translate.py', '--run', tmp_path, '--model', 'lass.en-de.pt']
+    assert 'no direction was trained from de; the model knows en-de' in fail(*flags, '--src', 'de', '--tgt', 'en')
+    assert 'does not translate en-fr, de-en, fr-en' in fail('translate.py', '--run', tmp_path, '--model', 'base.pt',
+                                                             '--test', '--compare', 'lass.en-de.pt')
+    shutil.copy(tmp_path / 'lass.en-de.pt', tmp_path / 'base.pt')
+    assert 'is no base' in fail('profile.py', '--run', tmp_path)
+
+
+def test_parts_are_merged_into_one_system():
+    """Two models of a direction each, once as models of their own and once as parts of one."""
+    parts = []
+    for number, task in enumerate(['en-de', 'de-en'], 1):
+        samples = torch.full((1, 3), 10.0 * number)
+        parts.append(runs.System(task, found={1: runs.Found({task: number}, {task: 10 * number}, samples, {task: 7},
+                                                            {task: 50 * number}, 0.2 * number, 50, 8, 100, 6)}))
+    alone, joint = (rivals.merge('all', parts, joint).found[1] for joint in (False, True))
+    assert alone.bleus == {'en-de': 10, 'de-en': 20} and joint.loss == 1.5 and alone.width == 75
+    assert alone.loss != alone.loss  # of other subwords than those of other models
+    assert alone.samples.tolist() == [[10] * 3, [20] * 3] and alone.sparsity == pytest.approx(0.3)
+    assert (alone.stored, alone.size, alone.training, alone.seconds) == (100, 16, 200, 12)
+    assert (joint.stored, joint.size, joint.training, joint.seconds) == (50, 16, 100, 6)
+
+
+@pytest.mark.slow
+def test_all_rivals_in_one_table(corpus_folder, tmp_path):
+    out = io.StringIO()
+    argv = ['rivals.py', '--data', str(corpus_folder), '--run', str(tmp_path), '--device', 'cpu', '--steps', '90',
+            '--bilingual-steps', '60', '--train', NO_STEPS, '--specialize', '--eval-every 90']
+    for again in (False, True):
+        with patch.object(sys, 'argv', argv), scripts_here() as calls, contextlib.redirect_stdout(out):
+            rivals.main()
+        assert bool(calls) != again
+    text = out.getvalue()
+    results, costs, gains = re.split(r'\n(?= +(?:extra|training pairs))', text[:text.rindex('data=')], maxsplit=2)
+    base = tmp_path / 'seed1' / 'base'
+    check_row(results, 'own 70', base / 'specialized.pt')
+    for label in ('adapters', 'unfrozen-adapters', 'random'):
+        pair = f'{label} 70 - dense' if label == 'random' else f'{label} - dense'
+        check_pair(results, pair, base / f'{label}.pt', base / 'dense.pt')
+    corpus_tasks = load_base(base / 'base.pt').tasks
+    for label, folder in (('LaSS', None), ('bilingual', 'bilingual'), ('bilingual, longer', 'longer')):
+        homes = {task: tmp_path / 'seed1' / folder / task / 'test.dense' if folder else base / f'test.lass.{task}'
+                 for task in corpus_tasks}
+        scores = [bleu_of(home, task) for task, home in homes.items()]
+        assert float(table(results, label)[0][2]) == pytest.approx(sum(scores) / len(scores), abs=0.0051)
+        extra = int(table(costs, label)[0][1].replace(',', ''))
+        assert extra > 10_000 if folder else extra == 0
+    dense = bleu_of(base / 'test.dense', 'en-de')
+    first, last = table(gains, 'en-de')  # the last scores are those of the longer training
+    assert float(last[2]) == pytest.approx(scores[corpus_tasks.index('en-de')], abs=0.0051)
+    assert float(last[4]) == pytest.approx(dense - float(last[2]), abs=0.011)
+    steps = [load_base(tmp_path / 'seed1' / 'bilingual' / task / 'base.pt').info['settings']['steps']
+             for task in corpus_tasks]
+    assert sum(steps) == pytest.approx(90, abs=2)
+    assert (tmp_path / 'rivals.png').is_file()
+
+
+def bleu_of(folder, task):
+    return json.loads((folder / 'scores.json').read_text(encoding='utf-8'))['scores'][task]['BLEU']

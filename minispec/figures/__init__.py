@@ -5,11 +5,11 @@
     Figures 3, 4    scores over k, depth and the like          draw_lines, called in `experiments/`
     Figure 5        sparsity, layer by layer                   print_layers, draw_sparsity
 
-Not in the paper: families of languages, trees of languages, ablation, training curves.
+Not in the paper: families of languages, trees of languages, ablation, gains by direction, training curves.
 """
 from minispec.figures.analysis import Profile, ablate, layer_names, sparsity, specific_neurons
-from minispec.figures.pictures import draw_ablation, draw_all, draw_curve, draw_lines, new_figure
+from minispec.figures.pictures import draw_ablation, draw_all, draw_curve, draw_gains, draw_lines, new_figure
 from minispec.figures.tables import print_ablation, print_all
 
 __all__ = ['Profile', 'ablate', 'layer_names', 'sparsity', 'specific_neurons', 'print_all', 'print_ablation',
-           'draw_all', 'draw_ablation', 'draw_curve', 'draw_lines', 'new_figure']
+           'draw_all', 'draw_ablation', 'draw_curve', 'draw_gains', 'draw_lines', 'new_figure']

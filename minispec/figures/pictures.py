@@ -131,6 +131,24 @@ def draw_lines(folder, name, lines, x, y):
     return save(figure, folder, name)
 
 
+def draw_gains(folder, name, pairs, gains):
+    """What each direction of {direction: training pairs} gains, {label: ΔBLEU by direction}, by resource level."""
+    figure, axes = new_figure()
+    order = sorted(range(len(pairs)), key=lambda index: -list(pairs.values())[index])
+    names = [list(pairs)[index] for index in order]
+    for (label, values), marker in zip(gains.items(), 'osDv^'):
+        axes.plot(names, [values[index] for index in order], marker, label=label)
+    axes.axhline(0, color='gray', linewidth=1)
+    for place in range(1, len(names)):
+        if pairs[names[place]] != pairs[names[place - 1]]:
+            axes.axvline(place - 0.5, color='gray', linestyle=':')
+    axes.tick_params(axis='x', rotation=90)
+    axes.set(title='Transfer (above 0) and interference (below 0), directions from high- to low-resource',
+             ylabel='ΔBLEU vs. a bilingual model')
+    axes.legend()
+    return save(figure, folder, name)
+
+
 def draw_curve(csv_path):
     """The training curve in RUN/base.csv, as RUN/base.curve.png and .svg."""
     csv_path = Path(csv_path)
