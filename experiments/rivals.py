@@ -126,7 +126,7 @@ def main():
         pairs = base.found[args.seed].pairs
         systems.append(merge('LaSS', parts, joint=True))
         alone = [bilingual(args, 'bilingual', 'bilingual', equal_steps(args, pairs)),
-                 bilingual(args, 'bilingual, longer', 'longer', dict.fromkeys(pairs, args.bilingual_steps))]
+                 bilingual(args, 'bilingual, longer', 'bilingual-longer', dict.fromkeys(pairs, args.bilingual_steps))]
     except KeyboardInterrupt:
         raise KeyboardInterrupt('interrupted; the same command goes on')
     args.bar.close()

@@ -78,21 +78,26 @@ def sweep_depth(args):
 
 
 def sweep_cost(args):
-    """Dense baselines of the width that a layer keeps on average, trained once for as many steps in all."""
-    train_bases(args, {'base': []})
-    ks, masks = args.k or (70, 50), ('own', 'random')
-    train_bases(args, {f'narrow{k:g}': lambda home, k=k: ['--d-ff', round(mean_width(token_counts(home / 'base'), k))]
-                       for k in ks})
+    """Dense baselines of the width that a layer keeps on average: trained for as many steps, and at the same cost."""
+    refuse_steps(args)
+    usual = usual_base(args).model.config
     dense = System('dense', masks='dense')
     systems, pairs = [dense], []
-    for k in ks:
+    for k in args.k or (70, 50):
+        def narrow(home, k=k):
+            return ['--d-ff', round(mean_width(token_counts(home / 'base'), k))]
+
+        width = narrow(home(args, args.seed))[1]
+        more = ['--steps', round(args.steps * size(usual) / size(usual, width))]
+        train_bases(args, {f'narrow{k:g}': narrow, f'longer{k:g}': lambda home: [*narrow(home), *more]})
         baseline = System(f'dense, as narrow as k = {k:g}', f'narrow{k:g}', 'dense')
-        own, random = (System(f'{name} {k:g}', masks=name, k=k) for name in masks)
-        systems += [baseline, own, random]
-        pairs += [(one, other) for one in (own, random) for other in (baseline, dense)] + [(own, random)]
+        longer = System(f'the same, trained at the cost of k = {k:g}', f'longer{k:g}', 'dense', flags=more)
+        own, random = (System(f'{masks} {k:g}', masks=masks, k=k) for masks in ('own', 'random'))
+        systems += [baseline, longer, own, random]
+        pairs += [(one, other) for one in (own, random) for other in (baseline, longer, dense)] + [(own, random)]
     measure(args, systems)
     print_results(systems, pairs)
-    draw_sizes(args, systems)
+    draw_sizes(args, [system for system in systems if not system.flags])
 
 
 def sweep_wide(args):
@@ -100,9 +105,7 @@ def sweep_wide(args):
     refuse_steps(args)
     usual = usual_base(args).model
     F, widths = usual.config.d_ff, [times * usual.config.d_ff for times in args.times]
-    size, more = (sum(p.numel() for p in Transformer(replace(usual.config, d_ff=width)).parameters())
-                  for width in (F, max(widths)))
-    steps = ['--steps', round(args.steps * more / size)]
+    steps = ['--steps', round(args.steps * size(usual.config, max(widths)) / size(usual.config))]
     train_bases(args, {**{f'wide{width}': ['--d-ff', width] for width in widths}, 'longer': steps})
     dense = System('dense', masks='dense')
     longer = System(f'dense, trained at the cost of {max(widths)} neurons', 'longer', 'dense', flags=steps)
@@ -145,6 +148,11 @@ def sweep_factors(args):
         systems, pairs = [*systems, other, one], [*pairs, (one, other)]
     measure(args, systems)
     print_results(systems, pairs)
+
+
+def size(config, width=None):
+    """The number of parameters of a Transformer, with `width` instead of d_ff if it is given."""
+    return sum(p.numel() for p in Transformer(replace(config, d_ff=width or config.d_ff)).parameters())
 
 
 def usual_base(args):

@@ -262,12 +262,20 @@ def check_equal_cost(out, one, other):
 
 
 @pytest.mark.slow
-def test_cost(controls, corpus_folder, run):
-    out, _ = run_sweep('cost', corpus_folder, run)
+def test_cost(corpus_folder, tmp_path_factory):
+    run = tmp_path_factory.mktemp('cost')
+    out, _ = run_sweep('cost', corpus_folder, run, '--steps', '60', train=NO_STEPS, specialize='--eval-every 60')
     for k in (70, 50):
         for masks in ('own', 'random'):
             check_equal_cost(out, f'{masks} {k}', f'dense, as narrow as k = {k}')
+        longer = f'the same, trained at the cost of k = {k}'
+        check_equal_cost(out, f'own {k}', longer)
+        costs = [float(table(out, label)[0][-1]) for label in ('dense', longer, f'own {k}')]
+        assert costs == pytest.approx([1] * 3, abs=0.02)
     assert (run / 'cost.png').is_file()
+    some, calls = run_sweep('cost', corpus_folder, run, '--k', '50', '--steps', '60', train=NO_STEPS,
+                            specialize='--eval-every 60')
+    assert not calls and table(some, 'own 50') == table(out, 'own 50') and not table(some, 'own 70')
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ def test_all_rivals_in_one_table(corpus_folder, tmp_path):
         pair = f'{label} 70 - dense' if label == 'random' else f'{label} - dense'
         check_pair(results, pair, base / f'{label}.pt', base / 'dense.pt')
     corpus_tasks = load_base(base / 'base.pt').tasks
-    for label, folder in (('LaSS', None), ('bilingual', 'bilingual'), ('bilingual, longer', 'longer')):
+    for label, folder in (('LaSS', None), ('bilingual', 'bilingual'), ('bilingual, longer', 'bilingual-longer')):
         homes = {task: tmp_path / 'seed1' / folder / task / 'test.dense' if folder else base / f'test.lass.{task}'
                  for task in corpus_tasks}
         scores = [bleu_of(home, task) for task, home in homes.items()]
