@@ -1,4 +1,5 @@
 """What the figures show, computed: which tasks and languages share neurons, and what a task's neurons do for it."""
+import csv
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,19 @@ def comparable_pairs(tasks, layer):
     languages = languages_of(tasks, layer)
     return torch.tensor([[own != own_b and other == other_b for own_b, other_b in languages]
                          for own, other in languages])
+
+
+def nearest_pair(profile):
+    """Of all layers' `comparable_pairs`, that which shares most above chance: (IoU, chance, task, task, layer).
+
+    None if no two tasks can be compared.
+    """
+    pairs = []
+    for layer in profile.layers:
+        iou, chance = profile.overlap(layer)
+        for a, b in comparable_pairs(profile.tasks, layer).triu().nonzero().tolist():
+            pairs.append((iou[a, b].item(), chance[a, b].item(), profile.tasks[a], profile.tasks[b], layer))
+    return max(pairs, key=lambda pair: pair[0] - pair[1], default=None)
 
 
 def similarity(profile, layer):
@@ -180,3 +194,11 @@ def ablate(model, sets, measure):
         rows.append(measure() - before)
     model.masks.copy_(masks)
     return torch.stack(rows)
+
+
+def read_curve(csv_path):
+    """A training's curve NAME.csv: its steps, smoothed train losses, and validation losses (rows of N)."""
+    with csv_path.open(encoding='utf-8', newline='') as file:
+        rows = list(csv.DictReader(file))
+    return ([int(row['step']) for row in rows], [float(row['smoothed_train_loss']) for row in rows],
+            [[float(row[name]) for name in row if name.startswith('valid_')] for row in rows])

@@ -1,11 +1,11 @@
 """The figures as pictures. Each function writes a PNG and an SVG into `folder` and returns their paths."""
-import csv
 import io
 from pathlib import Path
 
 from minispec import UserError
 from minispec.files import write
-from minispec.figures.analysis import comparable_pairs, diagonal_means, display_order, language_tree, sparsity
+from minispec.figures.analysis import (comparable_pairs, diagonal_means, display_order, language_tree, read_curve,
+                                       sparsity)
 from minispec.tasks import from_hub, reverse_task
 
 
@@ -152,11 +152,7 @@ def draw_gains(folder, name, pairs, gains):
 def draw_curve(csv_path):
     """The training curve in RUN/base.csv, as RUN/base.curve.png and .svg."""
     csv_path = Path(csv_path)
-    with csv_path.open(encoding='utf-8', newline='') as file:
-        rows = list(csv.DictReader(file))
-    steps = [int(row['step']) for row in rows]
-    train = [float(row['smoothed_train_loss']) for row in rows]
-    valid = [[float(row[name]) for name in row if name.startswith('valid_')] for row in rows]  # (steps, tasks)
+    steps, train, valid = read_curve(csv_path)
     mean = [sum(losses) / len(losses) for losses in valid]
     lines = {'smoothed train loss': (steps, train),
              'validation loss, mean (band: best to worst direction)':

@@ -23,14 +23,8 @@ def print_summary(profile):
     kept = 100 * (1 - analysis.sparsity(profile.masks).mean(1))  # (N,), percent of the neurons of all layers
     print(f'\nA direction needs {kept.mean():.0f}% of the neurons ({kept.min():.0f}% to {kept.max():.0f}%): '
           f'{profile.selection}.')
-    pairs = []
-    for layer in profile.layers:
-        iou, chance = profile.overlap(layer)
-        for a, b in analysis.comparable_pairs(profile.tasks, layer).triu().nonzero().tolist():
-            pairs.append((iou[a, b].item(), chance[a, b].item(), profile.tasks[a], profile.tasks[b], layer))
-    if pairs:
-        print('Above chance, {2} and {3} share most, in {4}: IoU {0:.2f}, expected by chance {1:.2f}.'.format(
-            *max(pairs, key=lambda pair: pair[0] - pair[1])))
+    if pair := analysis.nearest_pair(profile):
+        print('Above chance, {2} and {3} share most, in {4}: IoU {0:.2f}, expected by chance {1:.2f}.'.format(*pair))
     print('Look at how sparsity and overlap change from layer to layer, and compare each IoU with what chance gives.')
 
 
