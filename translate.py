@@ -2,7 +2,7 @@
 
     RUN/specialized.pt + standard input (or --input FILE)  ->  one line on standard output for each line
     RUN/specialized.pt + test split (--test, the default)  ->  scores beside dense.pt and base.pt,
-                                                               RUN/test.specialized/
+                                                               RUN/test.specialized/, RUN/report.html
     RUN/specialized.pt + a direction (--extract)           ->  RUN/specialized.en-de.pt, its sub-network
     RUN/specialized.pt + a direction (--export FOLDER)     ->  its sub-network for CTranslate2
 """
@@ -26,6 +26,7 @@ from minispec.decoding import translate
 from minispec.export import export
 from minispec.files import make_folder, write
 from minispec.masks import zero_shot_masks
+from minispec.report import write_report
 from minispec.runtime import pick_device
 from minispec.tasks import join_task, split_task
 
@@ -207,6 +208,7 @@ def score_test(checkpoint, path, args):
         return {task: translate_lines(extract(system, task), sources[task], task, args, f'{Path(name).name}, ')
                 for task in tqdm(tasks, unit='direction', disable=None)}
 
+    systems = {args.model: checkpoint, **others}
     hypotheses = translations(checkpoint, path)
     others = {name: translations(other, name) for name, other in others.items()}
     found = scoring.score(references, hypotheses, others, averaged, args.seed)
@@ -218,9 +220,12 @@ def score_test(checkpoint, path, args):
 
     folder = Path(args.run) / '.'.join([args.test, path.stem] + ([args.task] if args.task else []))
     write_scores(folder, content, hypotheses)
+    texts = {'source': sources, 'reference': references, args.model: hypotheses, **others}
+    curves = {name: find(name, args).with_suffix('.csv') for name in systems}
+    report = '' if args.task else f' and {write_report(folder, content, systems, texts, curves)}'
     src, tgt = split_task(tasks[0])
     flags = ['--src', src, '--tgt', tgt] + (['--model', args.model] if args.model != 'specialized.pt' else [])
-    print(f'wrote {folder} in {(time.monotonic() - start) / 60:.1f} min; next, to translate what you type: '
+    print(f'wrote {folder}{report} in {(time.monotonic() - start) / 60:.1f} min; next, to translate what you type: '
           + cli.next_command('translate.py', flags, args, args.data))
 
 
