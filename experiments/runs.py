@@ -30,7 +30,6 @@ from minispec.neurons import select  # noqa: E402
 from minispec.tasks import split_task  # noqa: E402
 
 EXPERIMENTS = ('neuron_dropout', 'lass')  # these scripts lie beside this file, and go on from a base
-MARGIN = 0.5  # BLEU: named before these experiments were run; a difference below it does not matter
 
 
 @dataclass
@@ -298,14 +297,6 @@ def compare(one, other, tasks=None):
             'verdicts': [sum(each[name] for each in verdicts) for name in ('wins', 'ties', 'losses')]}
 
 
-def verdict(row):
-    """What an interval says in words."""
-    small = max(-row['low'], row['high']) < MARGIN
-    if row['low'] > 0 or row['high'] < 0:
-        return ('better' if row['low'] > 0 else 'worse') + f', by less than {MARGIN}' * small
-    return f'tie within {MARGIN}' if small else 'open'
-
-
 def print_results(systems, pairs):
     """A table of the systems, and one of the pairs (one, other) of them that are compared. Returns their `compare`."""
     levels = list(next(iter(systems[0].found.values())).means)[1:]  # without that of all directions
@@ -328,10 +319,10 @@ def print_results(systems, pairs):
     table = [['ΔBLEU', 'by seed', 'mean', '95% interval', '', 'wins', 'ties', 'losses']]
     for (one, other), row in zip(pairs, rows):
         table.append([f'{one.label} - {other.label}', ' '.join(f'{x:+.2f}' for x in row['differences']),
-                      f'{row["mean"]:+.2f}', f'{row["low"]:+.2f} {row["high"]:+.2f}', verdict(row),
+                      f'{row["mean"]:+.2f}', f'{row["low"]:+.2f} {row["high"]:+.2f}', scoring.verdict(row),
                       *map(str, row['verdicts'])])
     scoring.print_table(table)
     print(f'Intervals take test sentences{" and seeds together" * several}, and are not corrected for their number. '
-          f'tie: the interval\nlies within {MARGIN} BLEU of 0; open: it does not, and has 0 in it. wins, ties, losses: '
+          f'tie: the interval\nlies within {scoring.MARGIN} BLEU of 0; open: it does not, and has 0 in it. wins, ties, losses: '
           "directions of all\nseeds, by Holm's p < 0.05.")
     return rows

@@ -9,11 +9,10 @@ from minispec.corpora.languages import group
 from minispec.figures.analysis import Profile, diagonal_means, display_order, nearest_pair, read_curve, sparsity
 from minispec.files import write
 from minispec.neurons import overlap
-from minispec.scoring import SIGNIFICANT
+from minispec.scoring import SIGNIFICANT, verdict
 from minispec.tasks import HUB, split_task
 
 EXAMPLES = 10  # translations that are shown
-MARGIN = 0.5  # BLEU: two systems tie if the whole interval of their difference is within it
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
@@ -82,9 +81,10 @@ def remarks(found, systems, profile):
     fair = [other for other, system in others if 'base' in system.info or 'base' not in tested.info]
     for other in fair:  # a base is in the middle of its training: that it is behind says nothing
         rows = found['others'][other]['means'] or found['others'][other]['scores']
-        yield (f'{name} against {other}: {verdict(next(iter(rows.values())))}. The interval is about other test '
-               'sentences. Another seed can change more: before you believe it, repeat the run with --seed 2 --run '
-               'runs/seed2.')
+        first = next(iter(rows.values()))
+        said = verdict(first).replace('open', 'not shown to be better or worse')
+        yield (f'{name} against {other}: {said}, {interval(first)}. The interval is about other test sentences. '
+               'Another seed can change more: before you believe it, repeat the run with --seed 2 --run runs/seed2.')
         levels = [f'{key} {interval(row)}' for key, row in rows.items() if key.endswith(' pairs')]
         if levels:
             yield f'The same by training size: {"; ".join(levels)}. Where intervals overlap, the order may be chance.'
@@ -108,14 +108,6 @@ def remarks(found, systems, profile):
 
 def interval(row):
     return f'{row["difference"]:+.2f} BLEU (95% interval {row["low"]:+.2f} to {row["high"]:+.2f})'
-
-
-def verdict(row):
-    """What the 95% interval of a difference shows, in words."""
-    if row['low'] > 0 or row['high'] < 0:
-        return f'{"better" if row["low"] > 0 else "worse"}, {interval(row)}'
-    tie = -MARGIN <= row['low'] and row['high'] <= MARGIN
-    return f'{f"a tie within {MARGIN} BLEU" if tie else "not shown to be better or worse"}, {interval(row)}'
 
 
 def scores(found, name):

@@ -24,6 +24,7 @@ TOKENIZERS = {
 MIN_SAMPLES, SAMPLES_PER_TASK = 1000, 100  # p is at least 1 / (samples + 1), which Holm multiplies by up to all tasks
 BLOCK = 2 ** 17  # lines that are drawn at a time: bounds the memory, and fits the cache of a processor
 SIGNIFICANT = 0.05
+MARGIN = 0.5  # BLEU: named before the experiments were run; a difference below it does not matter
 LENGTHS_DIFFER, TOO_LONG = 0.1, 1.2  # in lengths of the reference: from where on a task gets an alarm
 
 
@@ -183,6 +184,14 @@ def verdicts(rows):
     down = [row['p_holm'] < SIGNIFICANT for row in rows.values() if row['difference'] < 0]
     return {'wins': sum(up), 'ties': len(rows) - sum(up) - sum(down), 'losses': sum(down),
             'up': len(up), 'down': len(down)}
+
+
+def verdict(row):
+    """What the 95% interval of a difference, from `low` to `high`, says in words."""
+    small = max(-row['low'], row['high']) < MARGIN
+    if row['low'] > 0 or row['high'] < 0:
+        return ('better' if row['low'] > 0 else 'worse') + f', by less than {MARGIN}' * small
+    return f'tie within {MARGIN}' if small else 'open'
 
 
 def alarms(found):
