@@ -18,7 +18,7 @@ from pathlib import Path
 from runs import (System, home, mean_width, measure, parser, print_results, token_counts,  # first: it finds minispec
                   train_bases)
 
-from minispec import UserError, cli, figures
+from minispec import UserError, cli, figures, scoring
 from minispec.checkpoint import load_checkpoint
 from minispec.corpora import open_corpus
 from minispec.model import Transformer
@@ -57,7 +57,7 @@ def sweep_k(args):
     rows = print_results([dense, *systems], [(system, dense) for system in systems])
     lines = {masks: [ks, *([row[name] for row, system in zip(rows, systems) if system.masks == masks]
                            for name in ('mean', 'low', 'high'))] for masks in kinds}
-    draw(args, lines, 'k', 'ΔBLEU vs. dense')
+    draw(args, lines, 'k', 'ΔBLEU vs. dense', scoring.MARGIN)
 
 
 def sweep_depth(args):
@@ -175,10 +175,10 @@ def draw_sizes(args, systems):
                 for masks, points in kinds.items()}, 'parameters of one direction alone', 'BLEU')
 
 
-def draw(args, lines, x, y):
+def draw(args, lines, x, y, margin=None):
     """The figure of a sweep, a line for each of `lines`; without matplotlib, the table is still worth having."""
     try:
-        paths = figures.draw_lines(args.run, args.sweep, lines, x, y)
+        paths = figures.draw_lines(args.run, args.sweep, lines, x, y, margin)
         print('drew ' + ', '.join(map(str, paths)))
     except UserError as error:
         print(f'no figure: {error}')

@@ -5,12 +5,11 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from minispec.corpora.languages import group
-from minispec.figures.analysis import Profile, diagonal_means, display_order, nearest_pair, read_curve, sparsity
+from minispec.figures.analysis import (Profile, diagonal_means, display_order, nearest_pair, place, read_curve,
+                                       sparsity)
 from minispec.files import write
 from minispec.neurons import overlap
 from minispec.scoring import SIGNIFICANT, verdict
-from minispec.tasks import HUB, split_task
 
 EXAMPLES = 10  # translations that are shown
 HEAD = """<!doctype html>
@@ -195,14 +194,11 @@ def neurons(profile):
 
 def neuron_map(profile, layer):
     """Which direction has which neurons: rows by family; columns by how many have the neuron, alike ones together."""
-    def family(row):
-        src, tgt = split_task(row[0])
-        return src == HUB, group(tgt if src == HUB else src)
-
     order, masks = display_order(profile.tasks), profile.masks[:, profile.layers.index(layer)]  # (N, F)
     columns = sorted(masks[order].T.tolist(), key=lambda column: (-sum(column), [not on for on in column]))  # (F, N)
     drawn, y = '', 0
-    for (_, name), rows in groupby(zip((profile.tasks[task] for task in order), zip(*columns)), family):
+    tasks = [profile.tasks[task] for task in order]
+    for (_, name), rows in groupby(zip(tasks, zip(*columns)), lambda row: place(row[0])):
         drawn += f'<text x="690" y="{y + 18}">{name}</text>'
         for task, row in rows:
             y += 14

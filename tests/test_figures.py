@@ -7,9 +7,11 @@ import torch
 
 from minispec import UserError, figures
 from minispec.figures import Profile
-from minispec.figures.analysis import (ablate, comparable_pairs, display_order, language_tree, layer_names, linkage,
-                                       mantel, nearest_relatives, pure_pairs, similarity, specific_neurons)
-from minispec.figures.pictures import draw_curve, draw_overlap, draw_tree
+from minispec.figures.analysis import (SHARED_BY, ablate, comparable_pairs, display_order, language_tree, layer_names,
+                                       linkage, mantel, nearest_relatives, pure_pairs, sharing, similarity,
+                                       specific_neurons)
+from minispec.figures.pictures import (draw_curve, draw_ffn, draw_lines, draw_neuron_map, draw_overlap,
+                                       draw_overlap_by_layer, draw_sparsity, draw_tree)
 from minispec.figures.tables import print_ablation, print_families, print_layers, print_summary, print_tree
 from minispec.neurons import overlap
 
@@ -101,6 +103,30 @@ def test_rank_correlation_and_mantels_test_by_hand():
 def test_figure_1_puts_relatives_side_by_side():
     shown = [TASKS[i] for i in display_order(TASKS)]
     assert shown == ['en-de', 'en-nl', 'en-cs', 'en-pl', 'de-en', 'nl-en', 'cs-en', 'pl-en']
+    tasks = ['de-fr', 'nl-en', 'fr-de', 'en-fr', 'xx-en', 'en-de']
+    assert [tasks[i] for i in display_order(tasks)] == ['en-de', 'en-fr', 'xx-en', 'nl-en', 'de-fr', 'fr-de']
+
+
+def shared_by(tasks, *holders):
+    """Who shares neurons, in words, if each is on in the tasks of one of `holders`, such as 'en-de nl-en'."""
+    masks = torch.tensor([[task in held.split() for held in holders] for task in tasks])
+    return [SHARED_BY[answer] for answer in sharing(masks, tasks)]
+
+
+def test_who_shares_a_neuron_by_hand():
+    """Of the answers that fit, the narrowest; de and nl are of one family, cs and pl of another."""
+    into, holders = 'cs-en de-en nl-en pl-en', ['en-de', 'en-de nl-en', 'en-de en-nl', 'en-de en-cs', 'en-de cs-en', '']
+    assert shared_by(TASKS, *holders, into, ' '.join(TASKS), ' '.join(TASKS[1:])) == [
+        'one direction only', 'one family only', 'one family only', 'only from en or only into en', 'several families',
+        'no direction', 'only from en or only into en', 'all directions', 'several families']
+
+
+def test_who_shares_a_neuron_where_there_is_one_side_or_family_or_task():
+    assert shared_by(['en-de', 'en-nl', 'en-sv'], 'en-de en-nl', 'en-de') == ['several families', 'one direction only']
+    assert shared_by(['en-de', 'en-fr', 'en-cs'], 'en-de en-fr', 'en-de') == ['several families', 'one direction only']
+    assert shared_by(['en-xx', 'xx-en', 'en-yy'], 'en-xx xx-en', 'en-xx en-yy') == ['one family only',
+                                                                                    'only from en or only into en']
+    assert shared_by(['en-de'], 'en-de', '') == ['all directions', 'no direction']
 
 
 def test_the_table_of_layers_by_hand(capsys):
@@ -208,7 +234,7 @@ def axes(monkeypatch):
             return method(self, *args, **options)
         monkeypatch.setattr(Axes, name, call)
 
-    for name in ('set_yticks', 'imshow', 'plot', 'fill_between', 'boxplot'):
+    for name in ('set_title', 'set_yticks', 'text', 'imshow', 'plot', 'scatter', 'fill_between', 'axhline', 'axhspan'):
         spy(name)
     return calls
 
@@ -224,13 +250,91 @@ def test_a_drawn_tree_has_its_languages_in_the_order_of_its_branches(tmp_path, a
     assert len(drawn) == 2
 
 
+def called(axes, method):
+    """The arguments of all calls of this method."""
+    return [args for name, args, _ in axes if name == method]
+
+
 def test_the_cells_of_a_drawn_map_are_the_tables(tmp_path, axes, unsaved):
-    iou = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
-    draw_overlap(tmp_path, profile(TASKS, iou), 'enc1')
-    (cells,), = [args for name, args, _ in axes if name == 'imshow']
+    """On the left the IoU, on the right what of it is above chance, without the diagonal."""
+    iou, chance = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(1))
+    iou.fill_diagonal_(1)
+    draw_overlap(tmp_path, profile(TASKS, iou, chance), 'enc1')
+    (cells,), (excess,) = called(axes, 'imshow')
     order = display_order(TASKS)
     assert cells == [[iou[a, b].item() for b in order] for a in order]
     assert cells[1][2] == iou[TASKS.index('en-nl'), TASKS.index('en-cs')].item()
+    assert [a for a in range(8) for b in range(8) if excess[a][b] != excess[a][b]] == list(range(8))  # NaN: diagonal
+    assert excess[1][2] == pytest.approx(cells[1][2] - chance[TASKS.index('en-nl'), TASKS.index('en-cs')].item())
+
+
+def test_rows_are_named_with_sizes_and_families_and_parted_by_lines(tmp_path, axes, unsaved):
+    draw_neuron_map(tmp_path, profile(TASKS, torch.eye(8), sizes=[8000, 400] * 4), 'enc1')
+    (at, names), = called(axes, 'set_yticks')
+    assert list(at) == list(range(8)) and names[:3] == ['en-de (400)', 'en-nl (8,000)', 'en-cs (8,000)']
+    assert [args[1:] for args in called(axes, 'text')] == [(0.5, 'Germanic'), (2.5, 'Slavic'), (4.5, 'Germanic'),
+                                                           (6.5, 'Slavic')]
+    widths = {args[0]: options['linewidth'] for name, args, options in axes if name == 'axhline'}
+    assert widths[1.5] == widths[5.5] < widths[3.5]  # between families; between directions from and into English
+
+
+def test_a_map_of_neurons_has_its_columns_in_blocks_by_who_shares_them(tmp_path, axes, unsaved):
+    """By hand: 3 is of all, 0 of several families, 4 too but of fewer tasks, 2 of one family, 1 of one task."""
+    masks = {'cs-en': [1, 0, 0, 1, 1, 0], 'en-cs': [1, 0, 0, 1, 0, 0], 'de-en': [1, 0, 1, 1, 0, 0],
+             'en-de': [0, 1, 1, 1, 1, 0], 'en-nl': [0, 0, 1, 1, 0, 0]}
+    tasks, masks = list(masks), torch.tensor(list(masks.values())).bool()
+    masks = torch.stack([masks, masks.flip(1)], dim=1)  # (N, L, F)
+    draw_neuron_map(tmp_path, Profile(tasks, masks, *overlap(masks), [1] * 5, {}), 'enc1')
+    (cells,), = called(axes, 'imshow')
+    assert cells == [[0, 5, 1, 3, 4, 5],  # en-de
+                     [0, 5, 5, 3, 5, 5],  # en-nl
+                     [0, 1, 5, 5, 5, 5],  # en-cs
+                     [0, 1, 5, 3, 5, 5],  # de-en
+                     [0, 1, 1, 5, 5, 5]]  # cs-en
+
+
+def test_the_drawn_ffn_has_the_neurons_of_the_two_largest_directions(tmp_path, axes, unsaved):
+    masks = torch.rand(8, 4, 30, generator=torch.Generator().manual_seed(1)) < 0.5
+    draw_ffn(tmp_path, Profile(TASKS, masks, *overlap(masks), [9, 1, 2, 3, 8, 9, 1, 1], SUBWORDS))
+    assert called(axes, 'set_title') == [('en-cs',), ('de-en',)]
+    digits = [args[2] for args in called(axes, 'text') if args[2] in ('0', '1')]
+    assert ''.join(digits) == ''.join(str(int(on)) for on in masks[[0, 5], -1, :10].flatten())
+    strokes = [args for args in called(axes, 'plot') if args[0]]  # those of the legend are empty
+    assert len(strokes) == 4 * digits.count('1')  # a neuron that is off is connected with nothing
+
+
+def points(axes):
+    """The drawn points: for each call of scatter the values, the colours and the marker."""
+    return [(args[1], options['c'], options['marker']) for name, args, options in axes if name == 'scatter']
+
+
+def test_figure_2_has_a_point_for_each_two_languages_relatives_in_colour(tmp_path, axes, unsaved):
+    found = profile(TASKS, symmetric(TASKS, 0.5, de_nl=0.9, cs_pl=0.8, cs_nl=0.7), symmetric(TASKS, 0.4))
+    draw_overlap_by_layer(tmp_path, found)
+    (values, colours, _), _ = points(axes)
+    assert sorted(values) == [0.5, 0.5, 0.5, 0.7, 0.8, 0.9]
+    of_one_family = {value: colour for value, colour in zip(values, colours) if colour != 'silver'}
+    assert set(of_one_family) == {0.8, 0.9} and len(set(of_one_family.values())) == 2
+    by_chance, = [args for name, args, options in axes if options.get('label') == 'expected by chance']
+    assert by_chance[1] == [pytest.approx(0.4)] * 2
+
+
+def test_figure_5_has_a_point_for_each_direction_by_side_and_family(tmp_path, axes, unsaved):
+    masks = torch.arange(8)[:, None, None] >= torch.arange(8)  # the task at index i has i + 1 of 8 neurons
+    masks = masks.expand(8, 2, 8)
+    draw_sparsity(tmp_path, Profile(TASKS, masks, *overlap(masks), SIZES, SUBWORDS))
+    first, second, *other_layer = points(axes)
+    assert first[0] == [6 / 8, 5 / 8, 7 / 8, 4 / 8] and second[0] == [2 / 8, 1 / 8, 3 / 8, 0]  # de, nl, cs, pl
+    (a, b, c, d), marker = first[1:]
+    assert a == b != c == d and second[1] == first[1] and second[2] != marker
+    assert [values for values, *_ in other_layer] == [first[0], second[0]]
+
+
+def test_a_difference_has_a_line_at_0_and_its_margin(tmp_path, axes, unsaved):
+    draw_lines(tmp_path, 'k', {'own': ([50, 70], [-0.2, 0.3])}, 'k', 'ΔBLEU vs. dense', margin=0.5)
+    assert called(axes, 'axhline') == [(0,)] and called(axes, 'axhspan') == [(-0.5, 0.5)]
+    draw_lines(tmp_path, 'k', {'own': ([50, 70], [80, 81])}, 'k', 'BLEU')
+    assert len(called(axes, 'axhline')) == 1
 
 
 def test_a_drawn_curve_is_what_the_csv_says(tmp_path, axes):
@@ -244,29 +348,41 @@ def test_a_drawn_curve_is_what_the_csv_says(tmp_path, axes):
     assert '<svg' in (tmp_path / 'base.curve.svg').read_text(encoding='utf-8')
 
 
-def test_everything_is_drawn_and_printed_for_a_run(tmp_path, axes, unsaved, capsys):
+def test_everything_is_drawn_and_printed_for_a_run(tmp_path, monkeypatch, capsys):
+    """Pictures are laid out, once each, though no file is rendered."""
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', lambda self, file, format, **options:
+                        format == 'svg' and self.draw_without_rendering())
     masks = torch.rand(8, 2, 50, generator=torch.Generator().manual_seed(1)) < 0.7
     found = Profile(TASKS, masks, *overlap(masks), SIZES, SUBWORDS)
     names = {path.name for path in figures.draw_all(tmp_path, found, ['dec1'])}
     assert names == {path.name for path in tmp_path.iterdir()} == {
-        f'{name}.{suffix}' for name in ('overlap-by-layer', 'sparsity', 'overlap-dec1', 'tree-dec1')
-        for suffix in ('png', 'svg')}
-    boxes, = [args for name, args, _ in axes if name == 'boxplot']
-    assert [len(box) for box in boxes[0]] == [6, 6]  # of four languages beside the hub
-    drawn = {options['label']: args for name, args, options in axes if name == 'plot' and 'label' in options}
-    assert drawn['pl-en'][1] == [pytest.approx(value) for value in (~masks[7]).double().mean(-1).tolist()]
+        f'{name}.{suffix}' for name in ('ffn', 'overlap-by-layer', 'sparsity', 'overlap-dec1', 'neurons-dec1',
+                                        'tree-dec1') for suffix in ('png', 'svg')}
     figures.print_all(found, ['dec1'])
     out = capsys.readouterr().out
     assert 'IoU in dec1' in out and 'Tree of languages in dec1' in out and 'Mantel' in out
     assert max(map(len, out.splitlines())) <= 120
 
 
-def test_one_task_has_tables_and_pictures_too(tmp_path, capsys, unsaved):
-    masks = torch.ones(1, 2, 5, dtype=torch.bool)
-    found = Profile(['en-de'], masks, *overlap(masks), [9], SUBWORDS)
+@pytest.mark.parametrize('names, pictures', [
+    ('en-de', 2),  # sparsity and neurons
+    ('en-de de-en', 4),  # and ffn, overlap
+    ('en-de de-en en-xx xx-en', 6),  # and overlap by layer, a tree; a language without a family
+    ('en-de en-fr', 6),  # the encoder has nothing to compare
+    ('de-fr de-es fr-de nl-fr', 6),  # no English
+    ('de-fr en-fr de-en en-de', 6),  # some with English
+    (' '.join(f'en-{language}' for language in 'de fr ru hi fa lt ga el sq hy ar'.split()), 6),  # many families
+])
+def test_any_corpus_has_tables_and_pictures(names, pictures, tmp_path, capsys, unsaved):
+    tasks = names.split()
+    masks = torch.rand(len(tasks), 2, 7, generator=torch.Generator().manual_seed(1)) < 0.5
+    masks[:, :, 0] = True
+    subwords = {language: {1} for task in tasks for language in task.split('-')}
+    found = Profile(tasks, masks, *overlap(masks), [9] * len(tasks), subwords)
     figures.print_all(found, ['dec1'])
-    assert 'Tree' not in capsys.readouterr().out
-    assert len(figures.draw_all(tmp_path, found, ['dec1'])) == 6
+    assert ('Tree' in capsys.readouterr().out) == (pictures == 6)
+    assert len(figures.draw_all(tmp_path, found, ['dec1'])) == 2 * pictures
+    assert len(figures.draw_ablation(tmp_path, found, torch.zeros(len(tasks), len(tasks)))) == 2
 
 
 def test_without_matplotlib_there_is_one_clear_line(monkeypatch):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from minispec.corpora.languages import family, same_family
+from minispec.corpora.languages import family, group, same_family
 from minispec.tasks import HUB, split_task
 
 
@@ -153,13 +153,42 @@ def sparsity(masks):
     return 1 - masks.double().mean(-1)
 
 
+def place(task):
+    """Where a task stands in pictures: its side of the hub, and the family of its other language (or of its source)."""
+    src, tgt = split_task(task)
+    side = f'from {HUB}' if src == HUB else f'into {HUB}' if tgt == HUB else f'without {HUB}'
+    return side, group(tgt if src == HUB else src)
+
+
 def display_order(tasks):
     """The order in which tasks are shown, N indices: from the hub first, and languages beside their relatives."""
     def key(index):
         src, tgt = split_task(tasks[index])
         other = tgt if src == HUB else src
-        return src != HUB, family(other) or '', other, tgt
+        return src != HUB, tgt != HUB, family(other) or '', other, tgt
     return sorted(range(len(tasks)), key=key)
+
+
+SHARED_BY = ('all directions', 'several families', f'only from {HUB} or only into {HUB}', 'one family only',
+             'one direction only', 'no direction')
+
+
+def sharing(masks, tasks):
+    """Who shares each neuron of a layer? masks (N, F) bool; returns (F,), indices into SHARED_BY.
+
+    The narrowest answer counts: neurons that only en-de and en-nl have are of one family. A side or a family is an
+    answer only where the tasks have two of them.
+    """
+    sides, families = zip(*map(place, tasks))
+    found = torch.ones(masks.shape[1:], dtype=torch.long)  # (F,)
+    for answer, names in enumerate((sides, families, tasks), start=2):
+        rows = torch.tensor([[name == each for name in names] for each in set(names)])  # (names, N)
+        holders = (rows[:, :, None] & masks).any(1).sum(0)  # (F,), how many of the names have the neuron
+        if len(rows) > 1:
+            found[holders == 1] = answer
+    found[masks.all(0)] = SHARED_BY.index('all directions')
+    found[~masks.any(0)] = SHARED_BY.index('no direction')
+    return found
 
 
 def diagonal_means(values):
