@@ -144,7 +144,7 @@ def draw_overlap(folder, profile, layer):
     right.set(yticks=[], facecolor='lightgray')
     title = f'Two directions share neurons in {layer}: IoU {mean:.2f} on average, {by_chance:.2f} expected by chance'
     if layer.startswith('enc'):
-        title += '\nThe encoder sees the source only: on line-aligned text, directions from one language share all neurons'
+        title += '\nThe encoder sees the source only: on line-aligned text, all directions from one language are equal'
     return save_profile(figure, folder, f'overlap-{layer}', profile, title)
 
 
