@@ -49,7 +49,8 @@ def selection(args):
 
 def specialized(base, args):
     """The base with the masks that the flags ask for, untrained."""
-    result = go_on(base, args.masks, args.restart or args.masks in ADAPTERS)
+    args.restart |= args.masks in ADAPTERS  # the base's optimizer has no state for new neurons
+    result = go_on(base, args.masks, args.restart)
     if args.masks in ADAPTERS:
         torch.manual_seed(args.seed)
         result.model = add_adapters(base.model, args.masks, base.tasks, args.bottleneck)

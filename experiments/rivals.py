@@ -1,7 +1,10 @@
 """The method beside its rivals, and what a direction gains or loses by sharing its model with others.
 
-    python experiments/rivals.py --seeds 3     every system on the same base and schedule, for as many steps
+    python experiments/rivals.py --seeds 3     all from the same base, for as many steps
     python experiments/rivals.py --quick       a tenth of the steps, for a lesson; the scores are poor
+
+Adapters start with a new optimizer and a new warm-up, because the base's know nothing of their neurons; LaSS takes
+--tune-steps more for each direction.
 
 Prints a table of all systems, what each costs, and what each direction gains by transfer from the others, or loses by
 their interference, against a *bilingual* model, which has seen that direction alone. Draws the latter.
@@ -29,10 +32,11 @@ def arguments():
     result.set_defaults(run='runs/sweeps')
     result.add_argument('--bilingual-steps', type=cli.positive_int, default=500,
                         help='steps of a bilingual base, and of what goes on from it, in the second bilingual row')
-    result.add_argument('--quick', action='store_true', help=f'only {QUICK} steps instead of --steps')
+    result.add_argument('--quick', action='store_true', help=f'{QUICK} steps, in runs/quick')
+    if result.parse_args().quick:  # what is given wins
+        result.set_defaults(steps=QUICK, bilingual_steps=QUICK // 4, run='runs/quick')
     args = result.parse_args()
-    if args.quick:
-        args.steps, args.bilingual_steps = QUICK, QUICK // 4
+    runs.refuse(args, '--steps', '--languages', '--directions')
     return args
 
 
@@ -111,7 +115,7 @@ def main():
     args = arguments()
     args.data = args.data or 'phrasebook'
     cli.print_settings(args)
-    tasks, start = open_corpus(args.data).tasks, time.monotonic()
+    tasks, start = open_corpus(args.data).tasks, time.monotonic()  # written or downloaded here, and not by two scripts
     base, dense, lass = System('base'), System('dense', masks='dense'), System('LaSS', masks='lass')
     whole = [System(f'{masks} 70', masks=masks, k=70) for masks in ('own', 'random')]
     whole += [System(masks, masks=masks) for masks in ADAPTERS]
@@ -120,7 +124,7 @@ def main():
     try:
         runs.train_bases(args, {'base': []})
         systems = [base, dense, *whole]
-        runs.train_systems(args, [*systems, lass])
+        runs.train_systems(args, [lass])
         parts = [System(task, masks='lass', task=task) for task in tasks]
         runs.measure(args, systems + parts)
         pairs = base.found[args.seed].pairs
@@ -134,10 +138,11 @@ def main():
     runs.print_results(systems, [(system, dense) for system in systems if system is not dense])
     print_costs(systems)
     for one in alone:
-        print_gains(one, systems[:3])
+        print_gains(one, systems[1:4])
     try:
         paths = figures.draw_gains(args.run, 'rivals', pairs, {
-            system.label: [compare(system, alone[1], [task])['mean'] for task in pairs] for system in systems[:3]})
+            system.label: [compare(system, alone[1], [task])['mean'] for task in pairs] for system in systems[1:4]},
+            f'ΔBLEU vs. bilingual models of {args.bilingual_steps} + {args.bilingual_steps} steps')
         print('drew ' + ', '.join(map(str, paths)))
     except UserError as error:
         print(f'no figure: {error}')

@@ -107,6 +107,16 @@ def parser(description):
     return result
 
 
+def refuse(args, *names):
+    """Raise UserError if --train or --specialize has one of these flags, which are the experiment's own."""
+    for word in (*args.train, *args.specialize):
+        flag = word.split('=')[0]
+        for name in names:
+            if len(flag) > 2 and name.startswith(flag):  # argparse takes beginnings of a flag, too
+                raise UserError(f'the experiment sets {name} itself: give it that flag, if it has one, and none within '
+                                '--train or --specialize')
+
+
 def seeds(args):
     return range(args.seed, args.seed + args.seeds)
 
@@ -164,6 +174,8 @@ def train_bases(args, flags_of, profiled=True):
 
     `flags_of`: {name: its flags for train.py, or a function that gives them for the folder of a seed}.
     """
+    refuse(args, '--seed', '--run', '--data', '--device')
+
     def train_base(job):
         seed, name = job
         flags = flags_of[name]
@@ -255,17 +267,17 @@ def find(args, seed, system):
     parts = [model.sub_network(index) for index in range(len(tasks))]
     last = checkpoint_path(args, seed, replace(system, task=None)).with_suffix('.last.pt')
     info, trainings = checkpoint.info, [last] + [path.with_name('base.last.pt')] * ('base' in checkpoint.info)
-    steps = info['step']
+    done = [load_checkpoint(each).training['progress'] for each in trainings]
+    steps = sum(each['step'] for each in done)
     if 'base' in info:  # LaSS has trained each direction alone before
-        steps = info['base']['step'] + info['settings']['steps'] + len(info['base']['valid']) * info['settings'].get(
-            'tune_steps', 0)
+        steps += len(info['base']['valid']) * info['settings'].get('tune_steps', 0)
     size, *sizes = (sum(p.numel() for p in each.parameters()) for each in (model, *parts))
     return Found(
         losses=dict(zip(tasks, info['valid'])), bleus={task: scores[task]['BLEU'] for task in tasks},
         samples=torch.stack(samples), pairs={task: checkpoint.data['pairs'][task] for task in tasks},
         parameters=dict(zip(tasks, sizes)), sparsity=1 - model.masks.double().mean().item(), stored=size,
         size=path.stat().st_size, training=size * steps,
-        seconds=sum(load_checkpoint(each).training['progress']['seconds'] for each in trainings))
+        seconds=sum(each['seconds'] for each in done))
 
 
 def compare(one, other, tasks=None):
@@ -279,7 +291,8 @@ def compare(one, other, tasks=None):
     single sentences counts in both, so the interval is rather too wide (simulated: 98% or 99% instead of 95%).
     """
     pairs = [(one.found[seed], other.found[seed]) for seed in one.found]
-    rows = [index for index, task in enumerate(pairs[0][0].bleus) if task in (tasks or pairs[0][0].bleus)]
+    tasks = tasks or list(pairs[0][0].bleus)
+    rows = [list(pairs[0][0].bleus).index(task) for task in tasks]
     differences = torch.tensor([mean(a.bleus, tasks) - mean(b.bleus, tasks) for a, b in pairs],
                                dtype=torch.double)  # (seeds,)
     samples = torch.stack([(a.samples - b.samples)[rows].mean(0) for a, b in pairs]).mean(0)  # (samples,)
@@ -291,8 +304,9 @@ def compare(one, other, tasks=None):
         t = normal[0] / normal[1:].square().mean(0).sqrt()  # with n - 1 degrees of freedom
         samples = samples + differences.std() / n ** 0.5 * t
     low, high = torch.quantile(samples, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
-    verdicts = [scoring.verdicts(scoring.differences(b.bleus, a.bleus, dict(zip(a.bleus, zip(b.samples, a.samples)))))
-                for a, b in pairs]
+    verdicts = [scoring.verdicts(scoring.differences(
+        *({task: each.bleus[task] for task in tasks} for each in (b, a)),
+        {task: (b.samples[row], a.samples[row]) for task, row in zip(tasks, rows)})) for a, b in pairs]
     return {'differences': differences.tolist(), 'mean': differences.mean().item(), 'low': low, 'high': high,
             'verdicts': [sum(each[name] for each in verdicts) for name in ('wins', 'ties', 'losses')]}
 
@@ -323,6 +337,6 @@ def print_results(systems, pairs):
                       *map(str, row['verdicts'])])
     scoring.print_table(table)
     print(f'Intervals take test sentences{" and seeds together" * several}, and are not corrected for their number. '
-          f'tie: the interval\nlies within {scoring.MARGIN} BLEU of 0; open: it does not, and has 0 in it. wins, ties, losses: '
-          "directions of all\nseeds, by Holm's p < 0.05.")
+          f'tie: the interval\nlies within {scoring.MARGIN} BLEU of 0; open: it does not, and has 0 in it. wins, ties, '
+          "losses: directions of all\nseeds, by Holm's p < 0.05.")
     return rows

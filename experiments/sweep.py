@@ -15,8 +15,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from runs import (System, home, mean_width, measure, parser, print_results, token_counts,  # first: it finds minispec
-                  train_bases)
+from runs import (System, home, mean_width, measure, parser, print_results, refuse,  # first: it finds minispec
+                  token_counts, train_bases)
 
 from minispec import UserError, cli, figures, scoring
 from minispec.checkpoint import load_checkpoint
@@ -79,7 +79,7 @@ def sweep_depth(args):
 
 def sweep_cost(args):
     """Dense baselines of the width that a layer keeps on average: trained for as many steps, and at the same cost."""
-    refuse_steps(args)
+    refuse(args, '--steps')
     usual = usual_base(args).model.config
     dense = System('dense', masks='dense')
     systems, pairs = [dense], []
@@ -102,7 +102,7 @@ def sweep_cost(args):
 
 def sweep_wide(args):
     """Wide bases, specialized to the width F of the usual one; and the usual one, trained at the cost of the widest."""
-    refuse_steps(args)
+    refuse(args, '--steps')
     usual = usual_base(args).model
     F, widths = usual.config.d_ff, [times * usual.config.d_ff for times in args.times]
     steps = ['--steps', round(args.steps * size(usual.config, max(widths)) / size(usual.config))]
@@ -129,7 +129,7 @@ def sweep_factors(args):
     encoder or decoder alone. For how long: half or one and a half times as many steps of the base, and the rest of
     twice --steps with masks. And for how many directions: with the two other languages alone that have most text.
     """
-    refuse_steps(args)
+    refuse(args, '--steps')
     pairs = usual_base(args).data['pairs']
     largest = sorted(from_hub(pairs), key=lambda task: -pairs[task])[:2]
     half, more = ['--steps', args.steps // 2], ['--steps', args.steps + args.steps // 2]
@@ -159,12 +159,6 @@ def usual_base(args):
     """Train the usual base with each seed; returns the Checkpoint of the first."""
     train_bases(args, {'base': []})
     return load_checkpoint(home(args, args.seed) / 'base' / 'base.pt')
-
-
-def refuse_steps(args):
-    """Raise UserError where the number of steps is part of the experiment, but is said elsewhere than by --steps."""
-    if '--steps' in [*args.train, *args.specialize]:
-        raise UserError(f'{args.sweep} counts steps itself: give it --steps, and none within --train or --specialize')
 
 
 def draw_sizes(args, systems):

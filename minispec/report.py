@@ -5,6 +5,7 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
+from minispec.adapters import ADAPTERS
 from minispec.figures.analysis import (Profile, diagonal_means, display_order, nearest_pair, place, read_curve,
                                        sparsity)
 from minispec.files import write
@@ -77,13 +78,17 @@ def coloured(text, value):
 def remarks(found, systems, profile):
     """What to look at, in sentences that the run decides."""
     (name, tested), *others = systems.items()
+    for other, system in others:
+        if system.base != tested.base:
+            yield f'{name} and {other} were not made from the same base: more than masks tells them apart.'
     fair = [other for other, system in others if 'base' in system.info or 'base' not in tested.info]
     for other in fair:  # a base is in the middle of its training: that it is behind says nothing
         rows = found['others'][other]['means'] or found['others'][other]['scores']
         first = next(iter(rows.values()))
         said = verdict(first).replace('open', 'not shown to be better or worse')
         yield (f'{name} against {other}: {said}, {interval(first)}. The interval is about other test sentences. '
-               'Another seed can change more: before you believe it, repeat the run with --seed 2 --run runs/seed2.')
+               'Another seed can change more: before you believe it, repeat the run with another --seed, and a --run '
+               'of its own.')
         levels = [f'{key} {interval(row)}' for key, row in rows.items() if key.endswith(' pairs')]
         if levels:
             yield f'The same by training size: {"; ".join(levels)}. Where intervals overlap, the order may be chance.'
@@ -93,7 +98,7 @@ def remarks(found, systems, profile):
     if len(found['scores']) > 1:
         worst = min(found['scores'], key=lambda task: found['scores'][task]['BLEU'])
         yield f'{worst} has the lowest BLEU, {found["scores"][worst]["BLEU"]:.2f}. Read its translations.'
-    if profile.masks.all():
+    if profile.masks.all() or tested.info['phase'] in ADAPTERS:  # whose masks leave out the neurons of others alone
         return
     off = dict(zip(profile.layers, sparsity(profile.masks).mean(0).tolist()))
     low, high = min(off, key=off.get), max(off, key=off.get)

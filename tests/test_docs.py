@@ -26,12 +26,14 @@ class Parsed(BaseException):
 def commands(text):
     """The commands of a page that start a script of ours, each as a list of words."""
     blocks = re.findall(r'^```sh\n(.*?)^```', text, re.M | re.S)
-    inline = re.findall(r'`(python [^`]*?\.py[^`]*)`', re.sub(r'^```.*?^```', '', text, flags=re.M | re.S))
+    prose = re.sub(r'^```.*?^```', '', text, flags=re.M | re.S)
+    inline = re.findall(r'`(python3? [^`]*?\.py[^`]*)`', prose)
+    inline += [f'python {code}' for code in re.findall(r'`((?:train|profile|specialize|translate)\.py [^`]*)`', prose)]
     found = []
     for line in [line for block in blocks for line in block.splitlines()] + [' '.join(code.split()) for code in inline]:
         for command in re.split(r'&&|\||;', line.split('  #')[0]):
             words = shlex.split(command)
-            if words[:1] == ['python'] and words[1].endswith('.py'):
+            if words[:1] in (['python'], ['python3']) and words[1].endswith('.py'):
                 found.append(words[1:])
             elif words[:1] == ['torchrun']:
                 found.append(words[words.index('--') + 1:])
@@ -57,6 +59,13 @@ def test_the_commands_of_a_page_are_understood(page):
                 runpy.run_path(str(ROOT / script), run_name='__main__')
             except (Parsed, SystemExit) as end:
                 assert isinstance(end, Parsed) or end.code in (0, None), f'{shlex.join(argv)}: {err.getvalue()}'
+
+
+@pytest.mark.parametrize('page', TEXTS)
+def test_flags_that_a_page_names_alone_exist(page):
+    code = ''.join(path.read_text(encoding='utf-8') for path in ROOT.rglob('*.py') if 'test' not in path.parts[-1])
+    for flag in re.findall(r'`(--[a-z][a-z-]*)', TEXTS[page]):
+        assert f"'{flag}'" in code or flag in ('--nproc-per-node',), flag
 
 
 def test_pages_have_commands():

@@ -301,7 +301,7 @@ def test_factors(corpus_folder, tmp_path_factory):
             lines = (corpus / f'{split}.{other}').read_text(encoding='utf-8').splitlines()
             text = ''.join(f'{line}\n' for line in lines[:20 if split == 'train' else None])
             (corpus / f'{split}.en-it.{language}').write_text(text, encoding='utf-8')
-    with pytest.raises(UserError, match='give it --steps'):
+    with pytest.raises(UserError, match='the experiment sets --steps itself'):
         run_sweep('factors', corpus, run)
     out, _ = run_sweep('factors', corpus, run, '--steps', '16', train=NO_STEPS, specialize='--eval-every 8')
     base = run / 'seed1' / 'base'
@@ -365,3 +365,12 @@ def test_bench(corpus_folder, tmp_path):
     numbers = {name: value for name, value in found.items() if not isinstance(value, str)}
     assert len(numbers) >= 30 and all(value > 0 for name, value in numbers.items() if 'peak memory' not in name)
     assert found['parameters of the sub-network at k = 70'] < found['parameters of the sub-network at k = 95'] < 1
+
+
+@pytest.mark.parametrize('word', ['--steps', '--steps=9', '--st', '--seed'])
+def test_flags_that_an_experiment_sets_itself_are_refused(corpus_folder, tmp_path, word):
+    args = small_args(corpus_folder, tmp_path, train=[word, '9'], specialize=[])
+    with pytest.raises(UserError, match='the experiment sets --s'):
+        runs.refuse(args, '--steps', '--seed')
+    args.train = ['--d-ff', '9', '--lr', '-1']
+    runs.refuse(args, '--steps', '--seed')

@@ -282,7 +282,7 @@ def draw_lines(folder, name, lines, x, y, margin=None, title=''):
     return save(figure, folder, name)
 
 
-def draw_gains(folder, name, pairs, gains):
+def draw_gains(folder, name, pairs, gains, y):
     """What each direction of {direction: training pairs} gains, {label: ΔBLEU by direction}, by resource level."""
     figure, (axes,) = new_figure()
     order = sorted(range(len(pairs)), key=lambda index: -list(pairs.values())[index])
@@ -295,7 +295,7 @@ def draw_gains(folder, name, pairs, gains):
             axes.axvline(x - 0.5, color='gray', linestyle=':')
     axes.tick_params(axis='x', rotation=90)
     axes.set_title('Transfer (above 0) and interference (below 0), from high- to low-resource', fontsize='medium')
-    axes.set_ylabel('ΔBLEU vs. a bilingual model')
+    axes.set_ylabel(y)
     axes.legend()
     return save(figure, folder, name)
 

@@ -78,7 +78,9 @@ def number(value, digits):
 
 
 def print_overlap(profile, layer):
-    """Figure 1 for one layer."""
+    """Figure 1 for one layer; nothing for one task."""
+    if len(profile.tasks) == 1:
+        return
     iou, chance = profile.overlap(layer)
     print(f'\nIoU in {layer}, in percent; expected by chance: {100 * analysis.diagonal_means(chance)[1]:.0f}')
     print_matrix(profile.tasks, 100 * iou)
