@@ -55,7 +55,8 @@ def run(corpus_folder, vocabulary, tmp_path_factory):
     torch.manual_seed(0)
     model = Transformer(Config(len(vocabulary), len(corpus.tasks), d_model=16, d_ff=16, layers=1, heads=2,
                                max_len=32))
-    save_checkpoint(folder / 'specialized.pt', Checkpoint(model, vocabulary, corpus.tasks, describe(corpus.tasks), {}))
+    tasks, info = corpus.tasks, {'phase': 'base', 'settings': {}}
+    save_checkpoint(folder / 'specialized.pt', Checkpoint(model, vocabulary, tasks, describe(tasks), info))
     return folder
 
 
