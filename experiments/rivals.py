@@ -16,12 +16,11 @@ from pathlib import Path
 
 import runs  # first: it finds minispec
 import torch
-from runs import Found, System, compare, home, mean
+from runs import Found, System, compare, mean
 from tqdm import tqdm
 
-from minispec import UserError, cli, figures, scoring
+from minispec import cli, figures, scoring
 from minispec.adapters import ADAPTERS
-from minispec.checkpoint import load_checkpoint
 from minispec.corpora import open_corpus
 
 QUICK = 200  # steps
@@ -73,11 +72,10 @@ def bilingual(args, label, folder, steps):
     return merge(label, parts)
 
 
-def equal_steps(args, pairs):
-    """How many of --steps are about each direction, {direction: steps}, as sampling with the base's temperature is."""
-    settings = load_checkpoint(home(args, args.seed) / 'base' / 'base.pt').info['settings']
-    weights = {task: n ** (1 / settings['temperature']) for task, n in pairs.items()}
-    return {task: max(1, round(args.steps * weight / sum(weights.values()))) for task, weight in weights.items()}
+def equal_steps(steps, pairs, temperature):
+    """How many of the base's steps are about each direction, {direction: steps}, by sampling at this temperature."""
+    weights = {task: n ** (1 / temperature) for task, n in pairs.items()}
+    return {task: max(1, round(steps * weight / sum(weights.values()))) for task, weight in weights.items()}
 
 
 def print_costs(systems):
@@ -122,14 +120,14 @@ def main():
     args.bar = tqdm(total=args.seeds * (args.steps * (len(whole) + 5) + 2 * len(tasks) * args.bilingual_steps),
                     unit='step', disable=None)
     try:
-        runs.train_bases(args, {'base': []})
+        temperature = runs.usual_base(args).info['settings']['temperature']
         systems = [base, dense, *whole]
         runs.train_systems(args, [lass])
         parts = [System(task, masks='lass', task=task) for task in tasks]
         runs.measure(args, systems + parts)
         pairs = base.found[args.seed].pairs
         systems.append(merge('LaSS', parts, joint=True))
-        alone = [bilingual(args, 'bilingual', 'bilingual', equal_steps(args, pairs)),
+        alone = [bilingual(args, 'bilingual', 'bilingual', equal_steps(args.steps, pairs, temperature)),
                  bilingual(args, 'bilingual, longer', 'bilingual-longer', dict.fromkeys(pairs, args.bilingual_steps))]
     except KeyboardInterrupt:
         raise KeyboardInterrupt('interrupted; the same command goes on')
@@ -139,13 +137,9 @@ def main():
     print_costs(systems)
     for one in alone:
         print_gains(one, systems[1:4])
-    try:
-        paths = figures.draw_gains(args.run, 'rivals', pairs, {
-            system.label: [compare(system, alone[1], [task])['mean'] for task in pairs] for system in systems[1:4]},
-            f'ΔBLEU vs. bilingual models of {args.bilingual_steps} + {args.bilingual_steps} steps')
-        print('drew ' + ', '.join(map(str, paths)))
-    except UserError as error:
-        print(f'no figure: {error}')
+    gains = {system.label: [compare(system, alone[1], [task])['mean'] for task in pairs] for system in systems[1:4]}
+    runs.draw(figures.draw_gains, args.run, 'rivals', pairs, gains,
+              f'ΔBLEU vs. bilingual models of {args.bilingual_steps} + {args.bilingual_steps} steps')
     print(f'took {(time.monotonic() - start) / 60:.1f} min, all of it in {Path(args.run)}')
 
 

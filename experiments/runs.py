@@ -187,6 +187,12 @@ def train_bases(args, flags_of, profiled=True):
     together(train_base, product(seeds(args), flags_of))
 
 
+def usual_base(args):
+    """Train the usual base with each seed; returns the Checkpoint of the first."""
+    train_bases(args, {'base': []})
+    return load_checkpoint(home(args, args.seed) / 'base' / 'base.pt')
+
+
 def train_systems(args, systems):
     """Train all systems that are no bases and whose script has not been run for another of them, with each seed."""
     jobs = product(seeds(args), systems)
@@ -267,7 +273,7 @@ def find(args, seed, system):
     parts = [model.sub_network(index) for index in range(len(tasks))]
     last = checkpoint_path(args, seed, replace(system, task=None)).with_suffix('.last.pt')
     info, trainings = checkpoint.info, [last] + [path.with_name('base.last.pt')] * ('base' in checkpoint.info)
-    done = [load_checkpoint(each).training['progress'] for each in trainings]
+    done = [progress(each) for each in trainings]
     steps = sum(each['step'] for each in done)
     if 'base' in info:  # LaSS has trained each direction alone before
         steps += len(info['base']['valid']) * info['settings'].get('tune_steps', 0)
@@ -278,6 +284,12 @@ def find(args, seed, system):
         parameters=dict(zip(tasks, sizes)), sparsity=1 - model.masks.double().mean().item(), stored=size,
         size=path.stat().st_size, training=size * steps,
         seconds=sum(each['seconds'] for each in done))
+
+
+@cache
+def progress(last):
+    """How far the training had come that wrote this NAME.last.pt."""
+    return load_checkpoint(last).training['progress']
 
 
 def compare(one, other, tasks=None):
@@ -340,3 +352,11 @@ def print_results(systems, pairs):
           f'tie: the interval\nlies within {scoring.MARGIN} BLEU of 0; open: it does not, and has 0 in it. wins, ties, '
           "losses: directions of all\nseeds, by Holm's p < 0.05.")
     return rows
+
+
+def draw(figure, *args):
+    """Draw with this function of `figures`; without matplotlib, the tables are still worth having."""
+    try:
+        print('drew ' + ', '.join(map(str, figure(*args))))
+    except UserError as error:
+        print(f'no figure: {error}')

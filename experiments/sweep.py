@@ -15,11 +15,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from runs import (System, home, mean_width, measure, parser, print_results, refuse,  # first: it finds minispec
-                  token_counts, train_bases)
+import runs  # first: it finds minispec
+from runs import (System, home, mean_width, measure, parser, print_results, refuse, token_counts, train_bases,
+                  usual_base)
 
-from minispec import UserError, cli, figures, scoring
-from minispec.checkpoint import load_checkpoint
+from minispec import cli, figures, scoring
 from minispec.corpora import open_corpus
 from minispec.model import Transformer
 from minispec.tasks import HUB, from_hub, split_task
@@ -155,12 +155,6 @@ def size(config, width=None):
     return sum(p.numel() for p in Transformer(replace(config, d_ff=width or config.d_ff)).parameters())
 
 
-def usual_base(args):
-    """Train the usual base with each seed; returns the Checkpoint of the first."""
-    train_bases(args, {'base': []})
-    return load_checkpoint(home(args, args.seed) / 'base' / 'base.pt')
-
-
 def draw_sizes(args, systems):
     """BLEU against the parameters of one direction alone, a line for each kind of masks."""
     kinds = {masks: [system for system in systems if system.masks == masks] for masks in dict.fromkeys(
@@ -170,12 +164,8 @@ def draw_sizes(args, systems):
 
 
 def draw(args, lines, x, y, margin=None):
-    """The figure of a sweep, a line for each of `lines`; without matplotlib, the table is still worth having."""
-    try:
-        paths = figures.draw_lines(args.run, args.sweep, lines, x, y, margin)
-        print('drew ' + ', '.join(map(str, paths)))
-    except UserError as error:
-        print(f'no figure: {error}')
+    """The figure of a sweep, a line for each of `lines`."""
+    runs.draw(figures.draw_lines, args.run, args.sweep, lines, x, y, margin)
 
 
 SWEEPS = {'controls': sweep_controls, 'k': sweep_k, 'depth': sweep_depth, 'cost': sweep_cost, 'wide': sweep_wide,
