@@ -5,6 +5,8 @@
 1. Fine-tune the base on each direction alone, for --tune-steps. 2. Of each linear layer of attention and FFNs, a
 direction keeps the share --keep of weights that are then the largest. 3. Go on from the base with all directions, as
 specialize.py does, each through its own weights. Each direction becomes a checkpoint of its own, an ordinary one.
+
+With --random, a control, a direction keeps as many weights drawn at random, and the files are RUN/random-lass.TASK.pt.
 """
 import copy
 import time
@@ -50,18 +52,18 @@ class LaSS(Transformer):
         return result
 
 
-def largest(model, keep):
-    """Which weights of each linear layer of attention and FFNs are the share `keep` of the largest? {name: bool}"""
+def largest(model, keep, size=torch.abs):
+    """Which weights of each linear layer of attention and FFNs are the share `keep` of largest `size`? {name: bool}"""
     found = {}
     for name, weight in model.named_parameters():
         if weight.dim() == 2 and name != 'embedding.weight':
-            rank = weight.abs().flatten().argsort(descending=True).argsort()  # (weights,)
+            rank = size(weight).flatten().argsort(descending=True).argsort()  # (weights,)
             found[name] = (rank < round(keep * weight.numel())).view_as(weight)
     return found
 
 
 def find_weights(base, corpus, args):
-    """Fine-tune the base on each task alone. Returns which weights each keeps, {name: (N, *shape)}, on the CPU."""
+    """Fine-tune the base on each task alone. Returns which weights each keeps, a dict {name: bool} for each task."""
     found, device, start = [], pick_device(args.device), time.monotonic()
     for task in tqdm(base.tasks, unit='direction', disable=None):
         model = copy.deepcopy(base.model).to(device)
@@ -74,7 +76,7 @@ def find_weights(base, corpus, args):
             train_step(model, optimizer, [text.batch(index)], getattr(torch, base.dtype))
         found.append(largest(model.cpu(), args.keep))
     print(f'found the weights of {len(found)} directions in {(time.monotonic() - start) / 60:.1f} min')
-    return {name: torch.stack([each[name] for each in found]) for name in found[0]}
+    return found
 
 
 def main():
@@ -82,13 +84,18 @@ def main():
     cli.add_flags_to_go_on(parser)
     parser.add_argument('--keep', type=cli.probability, default=0.7, help="share of a layer's weights that stay")
     parser.add_argument('--tune-steps', type=cli.positive_int, default=100, help='steps on each direction alone')
-    run = Path(parser.parse_args().run)
-    base, path = load_base(run / 'base.pt'), run / 'lass.pt'
-    args, checkpoint, texts = start(parser, base, path, 'lass')
+    parser.add_argument('--random', action='store_true', help='keep random weights instead, a control; tunes nothing')
+    args = parser.parse_args()
+    run, name = Path(args.run), 'random-lass' if args.random else 'lass'
+    base, path = load_base(run / 'base.pt'), run / f'{name}.pt'
+    args, checkpoint, texts = start(parser, base, path, name)
     model = LaSS(base.model.config)
     model.load_state_dict(checkpoint.model.state_dict())
-    # A resumed run finds them again: the same, because of the seed.
-    model.kept = find_weights(base, open_corpus(args.data), args)
+    # A resumed run finds the same weights again, because the seed is the same.
+    torch.manual_seed(args.seed)
+    kept = ([largest(model, args.keep, torch.rand_like) for _ in base.tasks] if args.random
+            else find_weights(base, open_corpus(args.data), args))
+    model.kept = {each: torch.stack([task[each] for task in kept]) for each in kept[0]}  # (N, *its shape)
     train(replace(checkpoint, model=model), *texts, path, args)
     best = load_checkpoint(path)
     model.load_state_dict(best.model.state_dict())
@@ -96,9 +103,9 @@ def main():
         part = Transformer(replace(model.config, n_tasks=1))
         part.load_state_dict({**model.state_dict(), **model.weights_of(index), 'masks': part.masks})
         info = {**best.info, 'valid': best.info['valid'][index:index + 1]}
-        save_checkpoint(run / f'lass.{task}.pt', replace(best, model=part, tasks=[task], info=info))
+        save_checkpoint(run / f'{name}.{task}.pt', replace(best, model=part, tasks=[task], info=info))
     losses = best.info['valid']
-    print(f'wrote {run / "lass"}.TASK.pt (validation loss {sum(losses) / len(losses):.3f})')
+    print(f'wrote {run / name}.TASK.pt (validation loss {sum(losses) / len(losses):.3f})')
 
 
 if __name__ == '__main__':

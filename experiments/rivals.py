@@ -3,8 +3,8 @@
     python experiments/rivals.py --seeds 3     all from the same base, for as many steps
     python experiments/rivals.py --quick       a tenth of the steps, for a lesson; the scores are poor
 
-Adapters start with a new optimizer and a new warm-up, because the base's know nothing of their neurons; LaSS takes
---tune-steps more for each direction.
+Adapters start with a new optimizer and a new warm-up, because the base's know nothing of their neurons. LaSS takes
+100 steps more for each direction; a control of it, which keeps random weights, does not.
 
 Prints a table of all systems, what each costs, and what each direction gains by transfer from the others, or loses by
 their interference, against a *bilingual* model, which has seen that direction alone. Draws the latter.
@@ -114,19 +114,20 @@ def main():
     args.data = args.data or 'phrasebook'
     cli.print_settings(args)
     tasks, start = open_corpus(args.data).tasks, time.monotonic()  # written or downloaded here, and not by two scripts
-    base, dense, lass = System('base'), System('dense', masks='dense'), System('LaSS', masks='lass')
+    base, dense = System('base'), System('dense', masks='dense')
     whole = [System(f'{masks} 70', masks=masks, k=70) for masks in ('own', 'random')]
     whole += [System(masks, masks=masks) for masks in ADAPTERS]
-    args.bar = tqdm(total=args.seeds * (args.steps * (len(whole) + 5) + 2 * len(tasks) * args.bilingual_steps),
-                    unit='step', disable=None)
+    lass = [System('LaSS', masks='lass'), System('LaSS, random weights', masks='random-lass')]
+    steps = args.steps * (len(whole) + len(lass) + 4) + 2 * len(tasks) * args.bilingual_steps
+    args.bar = tqdm(total=args.seeds * steps, unit='step', disable=None)
     try:
         temperature = runs.usual_base(args).info['settings']['temperature']
         systems = [base, dense, *whole]
-        runs.train_systems(args, [lass])
-        parts = [System(task, masks='lass', task=task) for task in tasks]
-        runs.measure(args, systems + parts)
+        runs.train_systems(args, lass)
+        parts = {each.label: [System(task, masks=each.masks, task=task) for task in tasks] for each in lass}
+        runs.measure(args, sum(parts.values(), systems))
         pairs = base.found[args.seed].pairs
-        systems.append(merge('LaSS', parts, joint=True))
+        systems += [merge(label, of_task, joint=True) for label, of_task in parts.items()]
         alone = [bilingual(args, 'bilingual', 'bilingual', equal_steps(args.steps, pairs, temperature)),
                  bilingual(args, 'bilingual, longer', 'bilingual-longer', dict.fromkeys(pairs, args.bilingual_steps))]
     except KeyboardInterrupt:

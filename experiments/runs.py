@@ -29,7 +29,9 @@ from minispec.files import make_folder, write  # noqa: E402
 from minispec.neurons import select  # noqa: E402
 from minispec.tasks import split_task  # noqa: E402
 
-EXPERIMENTS = ('neuron_dropout', 'lass')  # these scripts lie beside this file, and go on from a base
+# Masks that specialize.py does not make: the script that does, and its flags.
+SCRIPTS = {'dropout': ['experiments/neuron_dropout'], 'lass': ['experiments/lass'],
+           'random-lass': ['experiments/lass', '--random']}
 
 
 @dataclass
@@ -37,7 +39,7 @@ class System:
     """A model that an experiment trains and scores: a base (masks None), or what specialize.py makes of one."""
     label: str
     base: str = 'base'  # the folder of its base, in that of a seed
-    masks: str | None = None  # as in specialize.py --masks; or dropout or lass, which scripts of their own make
+    masks: str | None = None  # as in specialize.py --masks, or one of SCRIPTS
     k: float | tuple | None = None  # as specialize.py's --k, or --k-encoder and --k-decoder
     neurons: int | None = None  # instead of k: how many a layer is to keep, on average
     flags: list = field(default_factory=list)  # more of specialize.py's; a System with some has a base of its own
@@ -144,7 +146,7 @@ def run_script(args, seed, script, folder, name, flags):
     log = folder / f'{name}.log'
     if script == 'train':
         flags = ['--steps', args.steps, *args.train, *flags]  # of a flag given twice, the last counts
-    elif script == 'specialize' or script in EXPERIMENTS:
+    elif script not in ('profile', 'translate'):
         flags = ['--steps', args.steps, *args.specialize, *flags]
     steps = [int(n) for flag, n in zip(flags, flags[1:]) if flag == '--steps'][-1:]
     flags = ['--run', folder, '--data', args.data, '--device', args.device, '--seed', seed, *flags]
@@ -157,9 +159,8 @@ def run_script(args, seed, script, folder, name, flags):
         write(log, f'{command}\n')
         if (folder / f'{name}.last.pt').exists():
             flags.append('--resume')
-        path = (ROOT / 'experiments' if script in EXPERIMENTS else ROOT) / f'{script}.py'
-        done = subprocess.run([sys.executable, str(path), *map(str, flags)], encoding='utf-8', capture_output=True,
-                              env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'})
+        done = subprocess.run([sys.executable, str(ROOT / f'{script}.py'), *map(str, flags)], encoding='utf-8',
+                              capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUTF8': '1'})
         if done.returncode:
             reason = done.stderr.splitlines()[-1] if done.stderr else 'it was killed'
             raise UserError(f'{script}.py in {folder}: {reason}')
@@ -242,12 +243,11 @@ def specialize(args, job):
     seed, system = job
     path = checkpoint_path(args, seed, system)
     encoder, decoder = ks(path.parent, system)
-    flags = [*system.flags]
+    script, *flags = SCRIPTS.get(system.masks, ['specialize', '--masks', system.masks])
+    flags += system.flags
     if system.k or system.neurons:
         one = ['--k', f'{encoder:g}']
         flags += one if encoder == decoder else ['--k-encoder', f'{encoder:g}', '--k-decoder', f'{decoder:g}']
-    script = {'dropout': 'neuron_dropout', 'lass': 'lass'}.get(system.masks, 'specialize')
-    flags = ['--masks', system.masks, *flags] if script == 'specialize' else flags
     run_script(args, seed, script, path.parent, path.stem, flags)
 
 
@@ -275,8 +275,8 @@ def find(args, seed, system):
     info, trainings = checkpoint.info, [last] + [path.with_name('base.last.pt')] * ('base' in checkpoint.info)
     done = [progress(each) for each in trainings]
     steps = sum(each['step'] for each in done)
-    if 'base' in info:  # LaSS has trained each direction alone before
-        steps += len(info['base']['valid']) * info['settings'].get('tune_steps', 0)
+    if system.masks == 'lass':  # which has trained each direction alone before
+        steps += len(info['base']['valid']) * info['settings']['tune_steps']
     size, *sizes = (sum(p.numel() for p in each.parameters()) for each in (model, *parts))
     return Found(
         losses=dict(zip(tasks, info['valid'])), bleus={task: scores[task]['BLEU'] for task in tasks},

@@ -64,6 +64,7 @@ def test_the_largest_weights_stay():
     model.weight.data.copy_(torch.tensor([[0.1, -4.0], [3.0, -0.2]]))
     assert lass.largest(model, 0.5)['weight'].tolist() == [[False, True], [True, False]]
     assert lass.largest(model, 0.75)['weight'].tolist() == [[False, True], [True, True]]
+    assert lass.largest(model, 0.75, torch.rand_like)['weight'].sum() == 3
 
 
 @pytest.mark.slow
@@ -81,6 +82,13 @@ def test_lass_ends_in_a_checkpoint_for_each_direction(corpus_folder, tmp_path):
         assert (weight == 0).double().mean() == pytest.approx(0.3, abs=0.01)
         weights.append(weight == 0)
     assert not torch.equal(weights[0], weights[2])
+    code, out, err = in_this_process(ROOT / 'experiments' / 'lass.py', [*arguments, '--random'])
+    assert code == 0, err
+    random = [load_checkpoint(tmp_path / f'random-lass.{task}.pt').model.ffns[0].w1.weight == 0 for task in base.tasks]
+    assert [each.double().mean().item() for each in random] == pytest.approx([0.3] * len(random), abs=0.01)
+    # Chosen ones are in part those that were large in the base, for every direction; random ones share 30% of zeros.
+    shared = [(one[0] & one[2]).sum() / one[0].sum() for one in (weights, random)]
+    assert shared[0] > 0.8 and shared[1] == pytest.approx(0.3, abs=0.1)
     out = succeed('translate.py', '--run', tmp_path, '--test', '--beam', 1, '--src', 'en', '--tgt', 'de', '--model',
                   'lass.en-de.pt')
     assert '\nen-de ' in out
@@ -124,13 +132,14 @@ def test_all_rivals_in_one_table(corpus_folder, tmp_path):
         pair = f'{label} 70 - dense' if label == 'random' else f'{label} - dense'
         check_pair(results, pair, base / f'{label}.pt', base / 'dense.pt')
     corpus_tasks = load_base(base / 'base.pt').tasks
-    for label, folder in (('LaSS', None), ('bilingual', 'bilingual'), ('bilingual, longer', 'bilingual-longer')):
-        homes = {task: tmp_path / 'seed1' / folder / task / 'test.dense' if folder else base / f'test.lass.{task}'
-                 for task in corpus_tasks}
-        scores = [bleu_of(home, task) for task, home in homes.items()]
+    homes = {'LaSS': base / 'test.lass.TASK', 'LaSS, random weights': base / 'test.random-lass.TASK'}
+    for folder in ('bilingual', 'bilingual-longer'):
+        homes[folder.replace('-', ', ')] = tmp_path / 'seed1' / folder / 'TASK' / 'test.dense'
+    for label, folder in homes.items():
+        scores = [bleu_of(Path(str(folder).replace('TASK', task)), task) for task in corpus_tasks]
         assert float(table(results, label)[0][2]) == pytest.approx(sum(scores) / len(scores), abs=0.0051)
         extra = int(table(costs, label)[0][1].replace(',', ''))
-        assert extra > 10_000 if folder else extra == 0
+        assert extra > 10_000 if 'bilingual' in label else extra == 0
     dense = bleu_of(base / 'test.dense', 'en-de')
     first, last = table(gains, 'en-de')  # the last scores are those of the longer training
     assert float(last[2]) == pytest.approx(scores[corpus_tasks.index('en-de')], abs=0.0051)
