@@ -1,4 +1,4 @@
-"""Phase 2: record which FFN neurons each direction uses; show how many it needs, and how many it shares (section 3).
+"""Phase 2: record which FFN neurons each direction uses; show their number and the overlap of directions (section 3).
 
     RUN/base.pt + validation split  ->  RUN/activations.pt, tables
 """
@@ -17,8 +17,8 @@ if __name__ == '__main__':
     from minispec.tasks import split_task
     from minispec.training import validate
 else:
-    # This file's name hides the standard library's `profile`. Whoever imports it, as torch does through `cProfile` when
-    # the first optimizer is built, wants that module: hand it out. So nothing reusable may live in this file.
+    # This file's name hides the standard library's `profile`. An `import profile` means that module and gets it here:
+    # torch does so, through `cProfile`, when the first optimizer is built. No other file can import from this one.
     import importlib.util
     import sysconfig
 
@@ -30,7 +30,7 @@ else:
         return getattr(_profile, name)
 
 
-DRAWS = 3  # of random neurons, which --ablate compares with
+DRAWS = 3  # sets of random neurons that --ablate compares with
 
 
 def arguments():
@@ -38,8 +38,8 @@ def arguments():
     cli.add_selection_flags(parser)
     parser.add_argument('--layer', help="layer whose IoU table is shown, as enc1 or dec3 (default: each side's last)")
     parser.add_argument('--ablate', action='store_true',
-                        help="ablate each direction's specific neurons and see what every direction loses; takes "
-                             f'{1 + DRAWS}N + 1 times as long as a validation of N directions')
+                        help="ablate each direction's specific neurons and see how much every direction's loss rises; "
+                             f'takes {1 + DRAWS}N + 1 validations for N directions')
     parser.add_argument('--plot', action='store_true', help='draw all that is shown; needs matplotlib')
     return parser.parse_args()
 
@@ -54,7 +54,7 @@ def subwords_of_languages(corpus, tasks, vocabulary):
 
 
 def ablation(profile, model, valid_data, seed):
-    """What every task loses when the specific neurons of one are off, less what it loses by random ones: (N, N)."""
+    """The rise of every loss (columns) with one task's specific neurons ablated (rows), minus that with random ones."""
     least, start = profile.masks.sum(-1).min().item(), time.monotonic()
     n = min(max(1, least // 4), least // 2)
     sets = figures.specific_neurons(profile.masks, n, DRAWS, seed)  # (1 + DRAWS, N, L, F)
@@ -89,7 +89,7 @@ def main():
     print(f'recorded {len(valid_data):,} sentence pairs in {time.monotonic() - start:.1f} s')
     start = time.monotonic()
     masks = select(counts[args.count], args.k)  # (N, L, F)
-    print(f'selected in {time.monotonic() - start:.3f} s; no parameter more, {masks.nbytes:,} bytes of masks')
+    print(f'selected in {time.monotonic() - start:.3f} s; no new parameters, {masks.nbytes:,} bytes of masks')
 
     profile = figures.Profile(tasks, masks, *overlap(masks), [base.data['pairs'][task] for task in tasks],
                               subwords_of_languages(corpus, tasks, base.vocabulary),
@@ -105,7 +105,7 @@ def main():
         print('drew ' + ', '.join(map(str, pictures)))
     flags = [] if args.k == DEFAULT_K else ['--k', f'{args.k:g}']
     flags += [] if args.count == 'token' else ['--count', args.count]
-    args.seed = base.info['settings']['seed']  # the one that specialize.py takes by itself
+    args.seed = base.info['settings']['seed']  # the default of specialize.py
     print(f'wrote {path}; next: ' + cli.next_command('specialize.py', flags, args, base.data['source']))
 
 

@@ -1,4 +1,4 @@
-"""Phase 3: go on from the base, each direction with its own neurons alone (section 4), or with those of a control.
+"""Phase 3: continue training the base, each direction with its own neurons (section 4), or with those of a control.
 
     RUN/base.pt + RUN/activations.pt  ->  RUN/specialized.pt     (--masks own, the method; with --k 95,
                                                                   RUN/specialized.k95.pt)
@@ -6,9 +6,9 @@
     RUN/base.pt + RUN/activations.pt  ->  RUN/random.pt ...      (--masks random, permuted, family, reverse or shared)
     RUN/base.pt                       ->  RUN/adapters.pt ...    (--masks adapters, family-adapters: rivals)
 
-All but adapters go on where the base was, with its optimizer and the next batches, while the rate falls to 0: base and
-`dense` together are one ordinary training. All have the same number of steps, unless --patience ends one early; each
-keeps its best weights by validation loss. `minispec/masks.py` says what each compares.
+All but adapters continue the base's training, with its optimizer and the next batches, while the rate falls to 0. So
+base and `dense` together are one ordinary training. All have the same number of steps, unless --patience ends one
+early; each keeps its best weights by validation loss. `minispec/masks.py` says what each kind of masks tests.
 """
 import contextlib
 from pathlib import Path
@@ -33,12 +33,13 @@ def arguments():
     parser.add_argument('--k-encoder', type=cli.percentage, help='k of the encoder (default: --k); 100 keeps all of it')
     parser.add_argument('--k-decoder', type=cli.percentage, help='k of the decoder (default: --k); 100 keeps all of it')
     parser.add_argument('--masks', choices=[*MASKS, *ADAPTERS], default='own',
-                        help="whose neurons a direction gets: its own (the method), all, as many random ones, its own "
-                             "after one permutation for all directions, random ones that relatives share, those of "
-                             'the reverse direction, or those that all directions together use most; or, with '
-                             'adapters, all and a few new ones, which alone are trained unless they are unfrozen')
+                        help="a direction's neurons. own: its own (the method); dense: all; random: as many at random; "
+                             'permuted: its own after one permutation for all directions; family: random ones that '
+                             "relatives share; reverse: the reverse direction's; shared: those that all directions "
+                             'together use most; adapters, family-adapters: all and new ones, of the direction or its '
+                             'family, which alone are trained; unfrozen-adapters: as adapters, all weights trained')
     parser.add_argument('--bottleneck', type=cli.positive_int, default=32,
-                        help='number of new neurons that adapters have in a layer')
+                        help='number of new neurons in each adapter of a layer')
     return parser
 
 
@@ -48,7 +49,7 @@ def selection(args):
 
 
 def specialized(base, args):
-    """The base with the masks that the flags ask for, untrained."""
+    """The base with the masks that the flags ask for, not yet trained with them."""
     args.restart |= args.masks in ADAPTERS  # the base's optimizer has no state for new neurons
     result = go_on(base, args.masks, args.restart)
     if args.masks in ADAPTERS:
@@ -70,10 +71,10 @@ def following(path, checkpoint, corpus, args, parser):
         of_base = checkpoint.info['base']['settings']
         usual = {name: of_base[name] if name in cli.INHERITED else parser.get_default(name) for name in cli.TRAINING}
         given = [name for name in cli.TRAINING if getattr(args, name) != usual[name]
-                 and not (name == 'seed' and args.seed != cli.INHERITED['seed'])]  # which `next_command` says
+                 and not (name == 'seed' and args.seed != cli.INHERITED['seed'])]  # which `next_command` adds
         return 'specialize.py', ['--masks', 'dense', *['--restart'] * args.restart, *(
             word for name in given for word in ('--' + name.replace('_', '-'), getattr(args, name)))]
-    if args.masks == 'dense':  # what it is there for is to be compared with
+    if args.masks == 'dense':  # `dense` is there for comparison
         found = [other for other in path.parent.glob('specialized*.pt')
                  if Path(other.stem).suffix[1:] not in ('last', *tasks)]
         path = max(found, key=lambda other: other.stat().st_mtime, default=path)  # the latest

@@ -34,8 +34,8 @@ def arguments():
                        help='number of subwords for all languages (default: 3000, or fewer if the text is small)')
     shape.add_argument('--dropout', type=cli.probability, default=Config.dropout, help='dropout probability')
     shape.add_argument('--dtype', choices=['auto', 'float32', 'bfloat16'], default='auto',
-                       help='precision of matrix products, of specialize.py too; auto takes bfloat16 where the '
-                            'processor has it')
+                       help='precision of matrix products, here and in specialize.py; auto takes bfloat16 where the '
+                            'processor has instructions for it')
     args = parser.parse_args()
     if args.d_model % args.heads or args.d_model % 2:
         parser.error(f'--d-model {args.d_model} is not even, or not a multiple of the --heads {args.heads}')
@@ -65,8 +65,8 @@ def main():
     else:
         args.data = source(args.data or 'phrasebook')
         if path.exists():
-            print(f'note: {path} will be replaced, and what was made from it will not belong to the new one; --run '
-                  'names another folder', file=sys.stderr)
+            print(f'note: {path} will be replaced, and models made from it will not belong to the new base; to '
+                  'keep it, name another --run', file=sys.stderr)
     cli.print_settings(args)
 
     corpus = open_corpus(args.data, args.languages, args.directions)

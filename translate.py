@@ -1,6 +1,6 @@
 """Phase 4: translate sentences with any checkpoint, or score it on a test split.
 
-    RUN/specialized.pt + standard input (or --input FILE)  ->  one line on standard output for each line
+    RUN/specialized.pt + standard input (or --input FILE)  ->  one line on standard output for each input line
     RUN/specialized.pt + test split (--test, the default)  ->  scores beside dense.pt and base.pt,
                                                                RUN/test.specialized/, RUN/report.html
     RUN/specialized.pt + a direction (--extract)           ->  RUN/specialized.en-de.pt, its sub-network
@@ -36,7 +36,7 @@ def arguments():
     parser.add_argument('--model', default='specialized.pt', help='checkpoint: a path, or the name of a file in --run')
     parser.add_argument('--beam', type=cli.positive_int, default=5, help='beam size; 1 is greedy search')
     parser.add_argument('--length-penalty', type=cli.length_penalty, default=1.0,
-                        help="power of the length by which a hypothesis's score is divided")
+                        help="exponent of the length by which a hypothesis's log-probability is divided")
     parser.add_argument('--src', help='language to translate from')
     parser.add_argument('--tgt', help='language to translate into')
     text = parser.add_argument_group('to translate text')
@@ -47,9 +47,9 @@ def arguments():
                       help='translate nothing, but save that sub-network for CTranslate2, in 8-bit integers')
     test = parser.add_argument_group('to score all directions, or that of --src and --tgt')
     test.add_argument('--test', nargs='?', const='test', metavar='SPLIT', type=split_name,
-                      help='score this split of --data: test if none is named, or say test_2018_flickr')
+                      help='score this split of --data, such as test_2018_flickr (test if none is named)')
     test.add_argument('--compare', nargs='*', metavar='OTHER.pt',
-                      help='test also the difference to each of these checkpoints (default: dense.pt and base.pt, if '
+                      help='test also the difference from each of these checkpoints (default: dense.pt and base.pt, if '
                            'they are in --run)')
     args = parser.parse_args()
     if not (args.src or args.tgt or args.extract or args.export) and args.input is None:
@@ -80,7 +80,7 @@ def load(path, args):
     """The checkpoint at `path`, on its device. A direction that it was not trained on is added zero-shot."""
     checkpoint = load_checkpoint(path)
     warn_of_other_base(path, checkpoint)
-    checkpoint.base, checkpoint.training = origin(checkpoint), None  # before its masks are changed
+    checkpoint.base, checkpoint.training = origin(checkpoint), None  # before zero-shot masks are added
     model, tasks = checkpoint.model, checkpoint.tasks
     if 2 * args.beam > model.config.vocab_size:
         raise UserError(f'--beam {args.beam} is more than half of the {model.config.vocab_size} subwords of {path}')
@@ -101,7 +101,7 @@ def extract(checkpoint, task):
 
 
 def translate_lines(part, lines, task, args, name=''):
-    """Translate `lines`; warnings name those that something went wrong with, and the model if it has a `name`."""
+    """Translate `lines`. Warnings name the lines with problems, and the model if it has a `name`."""
     result, notes = translate(part, lines, task, args.beam, args.length_penalty)
     for cause, numbers in notes.items():
         listed = ', '.join(map(str, numbers[:20])) + (f' and {len(numbers) - 20} more' if len(numbers) > 20 else '')
@@ -137,13 +137,13 @@ def translate_text(checkpoint, args):
 
 
 def warn_of_new_words(lines, known):
-    """Say on stderr of the first line that has them how many words are not `known`. Returns whether there is one."""
+    """Warn of the first line that has words that are not `known`. Returns whether there is one."""
     for number, line in enumerate(lines, 1):
         found = words(line)
         new = [word for word in found if word not in known]
         if new:
             print(f'warning: line {number}: {len(new)} of {len(found)} words are not in the training text '
-                  f'({", ".join(new[:5])}), and so the translation is a guess', file=sys.stderr)
+                  f'({", ".join(new[:5])}), so the translation is a guess', file=sys.stderr)
             return True
     return False
 
@@ -159,7 +159,7 @@ def read_test(corpus, split, tasks):
 
 
 def systems_to_compare(checkpoint, path, tasks, args):
-    """The checkpoints that --compare names, {name: Checkpoint}. Says where a comparison is not one of like things."""
+    """The checkpoints that --compare names, {name: Checkpoint}. Notes say where systems differ in more than masks."""
     names, result = args.compare, {}
     if names is None and path.parent == Path(args.run):
         names = [name for name in ('dense.pt', 'base.pt') if path.with_name(name).exists() and name != path.name]
@@ -170,7 +170,7 @@ def systems_to_compare(checkpoint, path, tasks, args):
             raise UserError(f'--compare {name} does not translate {", ".join(missing)}')
         if not args.compare and (missing or other.base != checkpoint.base):
             cause = f'does not translate {", ".join(missing)}' if missing else 'was made from another base'
-            print(f'note: {name} is not compared with, because it {cause}', file=sys.stderr)
+            print(f'note: {name} is left out of the comparison, because it {cause}', file=sys.stderr)
             continue
         result[name] = other
         if other.base != checkpoint.base:
@@ -184,7 +184,7 @@ def systems_to_compare(checkpoint, path, tasks, args):
 
 
 def warn_of_changed_text(checkpoint, corpus, args):
-    """Say it on stderr if the data has changed since: what is test text now may have been training text."""
+    """Warn if the validation text has changed: then what is test text now may have been training text."""
     tasks = list(checkpoint.data['pairs'])
     if args.data == checkpoint.data['source'] and all(corpus.find('valid', task) for task in tasks):
         valid_data = Bitext(corpus, 'valid', tasks, checkpoint.vocabulary, checkpoint.model.config.max_len, args.run)
@@ -230,12 +230,13 @@ def score_test(checkpoint, path, args):
 
 
 def write_scores(folder, content, hypotheses):
-    """Write scores.json and TASK.txt. Those of another model that the folder may hold go, with a note."""
+    """Write scores.json and TASK.txt in place of older ones, with a note if these were another model's."""
     make_folder(folder)
-    with contextlib.suppress(OSError, ValueError, KeyError):  # there are none
+    with contextlib.suppress(OSError, ValueError, KeyError):  # there are no older ones
         before = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))
         if (before['model'], before['base']) != (content['model'], content['base']):
-            print(f'note: {folder} held scores of {before["model"]}, base {before["base"]}', file=sys.stderr)
+            print(f'note: {folder} held scores of {before["model"]}, base {before["base"]}; they are replaced',
+                  file=sys.stderr)
     for stale in folder.glob('*-*.txt'):
         stale.unlink()
     for task, lines in hypotheses.items():

@@ -1,7 +1,8 @@
-"""How fast is minispec here? Everything as a ratio, in turns (A B A B ...) in one run: python experiments/bench.py
+"""How fast is minispec on this machine? Compared work alternates (A B A B ...): python experiments/bench.py
 
-The model is that of `--d-model 256 --d-ff 1024 --layers 3 --vocab-size 8000`, in batches of about 4,096 padded target
-tokens, with random weights: they cost the same as trained ones. Times are medians, with the quartiles in brackets.
+The model is that of `--d-model 256 --d-ff 1024 --layers 3 --vocab-size 8000`. Its weights are random, which cost the
+same as trained ones. Batches have about 4,096 positions, padding included. Values are medians, with the quartiles in
+brackets.
 """
 import argparse
 import ctypes
@@ -33,7 +34,7 @@ DENSITIES = {95: 0.78, 70: 0.44}  # {k: share of neurons that Eq. 1 keeps in a t
 
 
 class Reference(nn.Module):
-    """The same model from torch's own nn.Transformer, as one would write it first."""
+    """The same model built on torch's own nn.Transformer, in the most direct way."""
 
     def __init__(self, config):
         super().__init__()
@@ -61,7 +62,7 @@ class Reference(nn.Module):
 
 
 class Endless(Transformer):
-    """Never ends a sentence, so that every search takes as many rounds as the model has positions."""
+    """Never ends a sentence, so that every search takes the largest possible number of rounds."""
 
     def project(self, x):
         scores = super().project(x)
@@ -80,15 +81,15 @@ def matrix_flops(config, batch):
 
 
 class Bench:
-    """Times pieces of work in turns, prints what comes of it, and keeps it in `results` for the JSON line."""
+    """Times functions in turns, prints the results, and keeps them in `results` for the JSON line."""
 
     def __init__(self, args):
         self.args, self.results, self.peaks = args, {}, {}
         self.cuda, self.dtype = args.device.startswith('cuda'), getattr(torch, args.dtype)
 
     def peak(self, work):
-        """Do the work. Returns the peak memory it takes, in MB: of the GPU, or on Linux of this process, else nan."""
-        def held():  # the most so far
+        """Call work(). Returns the peak memory that it adds, in MB: of the GPU, of this process (on Linux), or nan."""
+        def held():  # peak memory so far
             return int(Path('/proc/self/status').read_text(encoding='utf-8').split('VmHWM:')[1].split()[0]) / 1024
 
         if self.cuda:
@@ -106,7 +107,7 @@ class Bench:
         return held() - before
 
     def race(self, works):
-        """Run every work {name: function} once unmeasured, then all in turns. Returns {name: seconds of each round}."""
+        """Call each of {name: function} once for its peak memory, then time all in turns. Returns {name: seconds}."""
         self.peaks |= {name: self.peak(work) for name, work in works.items()}
         times = {name: [] for name in works}
         for _ in range(self.args.rounds):
@@ -124,12 +125,12 @@ class Bench:
         print(f'{name:58} {statistics.median(values):.3g}{quartiles} {unit}'.rstrip())
 
     def compare(self, name, times, a, b):
-        """How many times as long `a` takes as `b`, round by round."""
+        """Report the time of `a` divided by that of `b`, round by round."""
         self.report(name, [x / y for x, y in zip(times[a], times[b])])
 
 
 def bench_ceiling(bench, config):
-    """What the machine can do: a large product, and the products that this model is made of. Returns the first."""
+    """Speed of a large matrix product, and of the products in this model. Returns the best of the first, in FLOP/s."""
     D, F, V = config.d_model, config.d_ff, config.vocab_size
     best = []
     for name, m, k, n in (('large product', 2048, 2048, 2048), ('attention product', 4096, D, D),
@@ -145,7 +146,7 @@ def bench_ceiling(bench, config):
 def bench_data(bench, corpus, vocabulary, max_len):
     """Reading text, and cutting it into batches. Returns the training and the validation Bitext."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in ('tokenizing', 'reading the subwords that it has kept'):
+        for name in ('tokenizing', 'reading the cached subwords'):
             start = time.perf_counter()
             data = Bitext(corpus, 'train', corpus.tasks, vocabulary, max_len, folder)
             bench.report(name, [len(data.length) / (time.perf_counter() - start)], 'sentences/s')
@@ -196,7 +197,7 @@ def bench_recording(bench, model, valid):
 
 @torch.inference_mode()
 def uncached(model, batch, task):
-    """What the same search costs its decoder without caches: every round runs over the source and all tokens so far."""
+    """The same search's decoder without caches: every round computes the source's keys and all tokens so far again."""
     memory, src_mask = model.encode(batch.src, task)  # (B, S, D), (B, 1, 1, S)
     rows = torch.arange(len(batch.src), device=memory.device).repeat_interleave(5)  # (B * beam,)
     memory, src_mask, task, tokens = memory[rows], src_mask[rows], task[rows], batch.tgt[rows, :1]
@@ -206,7 +207,7 @@ def uncached(model, batch, task):
 
 
 def hugging_face(config, batch):
-    """Hugging Face's `generate` with a Marian model of this size: the same rounds. None if it is not installed."""
+    """Hugging Face's `generate` with a Marian model of this size, in as many rounds. None if it is not installed."""
     try:
         from transformers import MarianConfig, MarianMTModel
     except ImportError:
@@ -259,7 +260,7 @@ def bench_decoding(bench, model, valid):
 
 
 def last_ffn(model, task):
-    """The last FFN alone, a hundred times over one token of 32 sentences in beam 5."""
+    """Run the last FFN alone, a hundred times, on one token of each of 32 * 5 hypotheses."""
     x = torch.ones(32 * 5, 1, model.config.d_model, device=task.device)
     ffn, mask = model.ffns[-1], model.task_masks(task)[-1]  # (1, 1, F)
     for _ in range(100):
@@ -271,12 +272,12 @@ def arguments():
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--data', default='multi30k', help='as in the scripts')
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
-    parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32', help='of matrix products')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='on a CPU')
-    parser.add_argument('--rounds', type=int, default=7, help='of each measurement')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32', help='precision of products')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='number of threads on a CPU')
+    parser.add_argument('--rounds', type=int, default=7, help='number of rounds of each measurement')
     parser.add_argument('--d-model', type=int, default=256, help='model width')
-    parser.add_argument('--d-ff', type=int, default=1024, help='neurons of an FFN')
-    parser.add_argument('--vocab-size', type=int, default=8000, help='subwords')
+    parser.add_argument('--d-ff', type=int, default=1024, help='neurons in each FFN')
+    parser.add_argument('--vocab-size', type=int, default=8000, help='number of subwords')
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""How fast and how large is a direction's sub-network where it is used? Beside CTranslate2, the engine for that.
+"""How fast and how large is a direction's sub-network, in minispec and in CTranslate2, an engine for inference?
 
     python experiments/deploy.py --src en --tgt de dense.pt specialized.pt
 
 needs `python -m pip install ctranslate2`. Each checkpoint's sub-network translates the test text of one direction by
-beam search (5), in batches of 32 sentences: in minispec, and exported to CTranslate2 in float32 and in 8-bit integers.
-All take turns; sentences a second are medians, with the quartiles in brackets. A file's size is that of its weights.
+beam search (beam size 5), in batches of 32 sentences: in minispec, and exported to CTranslate2 in float32 and in 8-bit
+integers. All take turns. Speeds are medians, with the quartiles in brackets; a model's size is that of its weights.
 """
 import statistics
 import sys
@@ -33,21 +33,21 @@ def arguments():
     parser.add_argument('models', nargs='+', metavar='MODEL.pt', help='checkpoints in --run')
     parser.add_argument('--src', required=True, help='language to translate from')
     parser.add_argument('--tgt', required=True, help='language to translate into')
-    parser.add_argument('--rounds', type=cli.positive_int, default=5, help='how often all take their turn')
-    parser.add_argument('--threads', type=cli.positive_int, default=1, help='threads of each')
+    parser.add_argument('--rounds', type=cli.positive_int, default=5, help='number of rounds that are timed')
+    parser.add_argument('--threads', type=cli.positive_int, default=1, help='number of CPU threads')
     return parser.parse_args()
 
 
 def ours(part, lines, task):
-    """minispec's way to translate: (a function, the bytes of the weights)."""
-    # Batches of 32 are what CTranslate2 is given; ours have a bound of positions instead.
+    """(A function that translates the lines with minispec, the size of the weights in bytes)."""
+    # CTranslate2 is given batches of 32 sentences; ours are bounded by positions instead.
     size = 32 * 5 * (2 + max(map(len, part.vocabulary.encode(lines))))
     return (lambda: translate(part, lines, task, batch_tokens=size)[0],
             sum(p.numel() * p.element_size() for p in part.model.parameters()))
 
 
 def theirs(part, lines, task, folder, quantization, args):
-    """The same, exported to CTranslate2 in `folder`."""
+    """The same with CTranslate2, to which the model is exported in `folder`."""
     import ctranslate2
     export(part, task, folder, quantization)
     subwords = sentencepiece.SentencePieceProcessor(str(folder / 'subwords.model'))
@@ -81,13 +81,13 @@ def main():
                                                             quantization, args)
         cli.print_settings(args)
         seconds = {key: [] for key in works}
-        found = {key: work() for key, (work, _) in works.items()}  # once unmeasured
+        found = {key: work() for key, (work, _) in works.items()}  # once untimed
         for _ in range(args.rounds):
             for key, (work, _) in works.items():
                 start = time.perf_counter()
                 work()
                 seconds[key].append(time.perf_counter() - start)
-    print(f'{"":40}  sentences/s            of minispec  weights     BLEU')
+    print(f'{"":40}  sentences/s            vs minispec  weights     BLEU')
     for (name, engine), (_, size) in works.items():
         speeds = [len(lines) / each for each in seconds[name, engine]]
         low, middle, high = statistics.quantiles(speeds) if len(speeds) > 1 else speeds * 3

@@ -1,4 +1,4 @@
-"""How a control or a rival with a model class of its own goes on from a base; specialize.py does it for the others."""
+"""How lass.py and neuron_dropout.py, which have model classes of their own, continue the training of a base."""
 import sys
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from minispec.training import go_on  # noqa: E402
 
 
 def start(parser, base, path, phase):
-    """What the loop needs to write `path`: (settings, Checkpoint, [training Bitext, validation Bitext]).
+    """What `train` needs to write `path`: (settings, Checkpoint, [training Bitext, validation Bitext]).
 
-    It goes on from the Checkpoint `base`, or with --resume from the interrupted run of this phase, whose base must
-    still be the same.
+    Training continues from the Checkpoint `base`, or with --resume from the interrupted run of this phase, which must
+    have started from the same base.
     """
     args = parser.parse_args()
     if args.resume:

@@ -1,12 +1,13 @@
-"""LaSS (Lin, Wu, Wang and Li, ACL 2021), a rival of the method: a mask over weights, and not over neurons.
+"""LaSS (Lin, Wu, Wang and Li, ACL 2021), another method: masks over weights, not over neurons.
 
     python experiments/lass.py --run RUN    RUN/base.pt  ->  RUN/lass.en-de.pt, ... for every direction
 
-1. Fine-tune the base on each direction alone, for --tune-steps. 2. Of each linear layer of attention and FFNs, a
-direction keeps the share --keep of weights that are then the largest. 3. Go on from the base with all directions, as
-specialize.py does, each through its own weights. Each direction becomes a checkpoint of its own, an ordinary one.
+1. Fine-tune the base on each direction alone, for --tune-steps. 2. In each linear layer of attention and FFNs, a
+direction keeps the share --keep of the weights: those with the largest absolute values. 3. Continue the training of the
+base with all directions, as specialize.py does; each uses only the weights that it keeps. Each direction is saved as an
+ordinary checkpoint of its own.
 
-With --random, a control, a direction keeps as many weights drawn at random, and the files are RUN/random-lass.TASK.pt.
+With --random, a control, a direction keeps the same number of random weights; the files are RUN/random-lass.TASK.pt.
 """
 import copy
 import time
@@ -29,16 +30,16 @@ from minispec.training import make_optimizer, train, train_step
 
 
 class LaSS(Transformer):
-    """A Transformer in which each task has its own part of the weights: `kept`, {name of a weight: (N, *its shape)}."""
+    """A Transformer in which each task uses a part of the weights: `kept`, {name of a weight: bool (N, *its shape)}."""
     kept = {}
 
     def weights_of(self, task):
-        """The weights that a task uses, {name: tensor}; all others are shared."""
+        """The masked weights of a task, {name: tensor}. All tasks share the parameters that are not listed."""
         weights = dict(self.named_parameters())
         return {name: weights[name] * kept[task] for name, kept in self.kept.items()}
 
     def forward(self, src, tgt, task, alone=False):
-        """As Transformer.forward; the sentences of one task at a time, through its weights."""
+        """As Transformer.forward, one task's sentences at a time, with its weights; if `alone`, these are in place."""
         if alone:
             return super().forward(src, tgt, task)
         real = target_mask(tgt)  # (B, T)
@@ -53,7 +54,7 @@ class LaSS(Transformer):
 
 
 def largest(model, keep, size=torch.abs):
-    """Which weights of each linear layer of attention and FFNs are the share `keep` of largest `size`? {name: bool}"""
+    """Which weights of attention and FFNs are in the share `keep` of largest `size` in their layer? {name: bool}"""
     found = {}
     for name, weight in model.named_parameters():
         if weight.dim() == 2 and name != 'embedding.weight':
@@ -83,8 +84,8 @@ def main():
     parser = cli.parser(__doc__.splitlines()[0])
     cli.add_flags_to_go_on(parser)
     parser.add_argument('--keep', type=cli.probability, default=0.7, help="share of a layer's weights that stay")
-    parser.add_argument('--tune-steps', type=cli.positive_int, default=100, help='steps on each direction alone')
-    parser.add_argument('--random', action='store_true', help='keep random weights instead, a control; tunes nothing')
+    parser.add_argument('--tune-steps', type=cli.positive_int, default=100, help='fine-tuning steps on each direction')
+    parser.add_argument('--random', action='store_true', help='keep random weights instead (a control), without tuning')
     args = parser.parse_args()
     run, name = Path(args.run), 'random-lass' if args.random else 'lass'
     base, path = load_base(run / 'base.pt'), run / f'{name}.pt'

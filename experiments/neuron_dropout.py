@@ -1,10 +1,10 @@
-"""Is a sub-network good because it is a direction's own, or because it is sparse? A control that is sparse alone.
+"""Is a sub-network good because it is a direction's own, or because it is sparse? A control that is only sparse.
 
     python experiments/neuron_dropout.py --run RUN    RUN/base.pt + RUN/activations.pt  ->  RUN/dropout.pt
 
-It goes on from the base as specialize.py does. But in every batch each direction keeps other neurons, drawn at random,
-as many as Eq. 1 selects for it. These are scaled up as in dropout, and validation and translation use all neurons.
-(With --k 95 the file is dropout.k95.pt, as in specialize.py.)
+Training continues from the base as in specialize.py. But for every batch, each direction draws random neurons, as many
+in each layer as Eq. 1 selects for it. Their outputs are scaled up as in dropout. Validation and translation use all
+neurons. (With --k 95 the file is dropout.k95.pt, as in specialize.py.)
 """
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from minispec.training import train
 
 
 class NeuronDropout(Transformer):
-    """In training, each task has new random neurons each time, as many as it has in `own` (N, L, F)."""
+    """In training, each task draws random neurons for every batch, as many as it has in `own` (N, L, F)."""
 
     def __init__(self, config, own):
         super().__init__(config)
@@ -30,7 +30,7 @@ class NeuronDropout(Transformer):
     def task_masks(self, task):
         if not self.training:
             return super().task_masks(task)
-        seed = int(torch.randint(2 ** 31, ()))  # follows from that of the step
+        seed = int(torch.randint(2 ** 31, ()))  # follows from the step's seed
         scale = self.config.d_ff / self.own.sum(-1, keepdim=True)  # (N, L, 1)
         kept = random_masks(self.own.cpu(), seed).to(scale.device) * scale  # (N, L, F)
         return kept[task].unsqueeze(2).unbind(1)  # (B, L, 1, F) -> L x (B, 1, F)

@@ -1,13 +1,14 @@
-"""The method beside its rivals, and what a direction gains or loses by sharing its model with others.
+"""The method beside other methods, and what a direction gains or loses by sharing its model with others.
 
-    python experiments/rivals.py --seeds 3     all from the same base, for as many steps
+    python experiments/rivals.py --seeds 3     the whole comparison, with three seeds
     python experiments/rivals.py --quick       a tenth of the steps, for a lesson; the scores are poor
 
-Adapters start with a new optimizer and a new warm-up, because the base's know nothing of their neurons. LaSS takes
-100 steps more for each direction; a control of it, which keeps random weights, does not.
+All but the bilingual models continue from the same base, for as many steps. Adapters start with a new optimizer and a
+new warm-up, because the base's optimizer has no state for their neurons. LaSS first fine-tunes each direction alone,
+for 100 steps; its control with random weights does not.
 
-Prints a table of all systems, what each costs, and what each direction gains by transfer from the others, or loses by
-their interference, against a *bilingual* model, which has seen that direction alone. Draws the latter.
+Prints three tables: the scores of all systems, their costs, and what each direction gains by transfer from the others,
+or loses by their interference, against a *bilingual* model, which is trained on that direction alone. Draws the last.
 """
 import math
 import time
@@ -30,9 +31,9 @@ def arguments():
     result = runs.parser(__doc__.splitlines()[0])
     result.set_defaults(run='runs/sweeps')
     result.add_argument('--bilingual-steps', type=cli.positive_int, default=500,
-                        help='steps of a bilingual base, and of what goes on from it, in the second bilingual row')
-    result.add_argument('--quick', action='store_true', help=f'{QUICK} steps, in runs/quick')
-    if result.parse_args().quick:  # what is given wins
+                        help='number of steps of a bilingual base, and again after it, in the row "bilingual, longer"')
+    result.add_argument('--quick', action='store_true', help=f'train for {QUICK} steps, in the folder runs/quick')
+    if result.parse_args().quick:  # a flag that is given wins
         result.set_defaults(steps=QUICK, bilingual_steps=QUICK // 4, run='runs/quick')
     args = result.parse_args()
     runs.refuse(args, '--steps', '--languages', '--directions')
@@ -40,9 +41,9 @@ def arguments():
 
 
 def merge(label, parts, joint=False):
-    """One System of several that have some directions each. `joint`: all parts are of one training and one model.
+    """Merge Systems that have some directions each into one. `joint`: all parts come from one training of one model.
 
-    If not, each has subwords of its own, and their losses, by subword, cannot be compared with those of other models.
+    If not, each part has subwords of its own. Then losses per subword are not comparable with others', and become NaN.
     """
     result = System(label)
     for seed in parts[0].found:
@@ -64,7 +65,7 @@ def merge(label, parts, joint=False):
 
 
 def bilingual(args, label, folder, steps):
-    """A model for each direction alone, of the usual size, with {direction: steps} of the base and as many after it."""
+    """A dense model for each direction alone, of the usual size; {direction: steps} of its base, and as many after."""
     flags = {task: ['--steps', n, '--eval-every', min(n, 100)] for task, n in steps.items()}
     parts = [System(task, f'{folder}/{task}', 'dense', flags=flags[task]) for task in steps]
     runs.train_bases(args, {part.base: ['--directions', part.label, *part.flags] for part in parts}, profiled=False)
@@ -73,7 +74,7 @@ def bilingual(args, label, folder, steps):
 
 
 def equal_steps(steps, pairs, temperature):
-    """How many of the base's steps are about each direction, {direction: steps}, by sampling at this temperature."""
+    """Each direction's share of the base's steps, {direction: steps}, if they are sampled at this temperature."""
     weights = {task: n ** (1 / temperature) for task, n in pairs.items()}
     return {task: max(1, round(steps * weight / sum(weights.values()))) for task, weight in weights.items()}
 
@@ -87,13 +88,13 @@ def print_costs(systems):
                       f'{system.mean("seconds") / dense.mean("seconds"):.2f}'])
     print()
     scoring.print_table(table)
-    print("extra parameters: of all directions together, less the base's. files: a base's holds its optimizer, too. "
-          "minutes:\nof training, the base's included, but not those in which LaSS's weights were found; two trainings "
-          'ran at a time.')
+    print("extra parameters: of all directions together, minus the base's. files: that of a base also holds its "
+          "optimizer. minutes:\nof training, including the base's, without finding LaSS's weights; two trainings ran "
+          "at a time. in dense's: as a ratio.")
 
 
 def print_gains(alone, systems):
-    """A row for each direction and each resource level: BLEU of the bilingual models, and ΔBLEU vs. them of others."""
+    """A row for each direction and each group: BLEU of the bilingual models, and ΔBLEU of the systems against them."""
     pairs = next(iter(alone.found.values())).pairs
     table = [['', 'training pairs', alone.label, *(system.label for system in systems)]]
     rows = {task: [task] for task in sorted(pairs, key=pairs.get, reverse=True)} | scoring.groups(pairs)
@@ -113,7 +114,7 @@ def main():
     args = arguments()
     args.data = args.data or 'phrasebook'
     cli.print_settings(args)
-    tasks, start = open_corpus(args.data).tasks, time.monotonic()  # written or downloaded here, and not by two scripts
+    tasks, start = open_corpus(args.data).tasks, time.monotonic()  # made now, not by two scripts at once
     base, dense = System('base'), System('dense', masks='dense')
     whole = [System(f'{masks} 70', masks=masks, k=70) for masks in ('own', 'random')]
     whole += [System(masks, masks=masks) for masks in ADAPTERS]

@@ -1,6 +1,6 @@
-"""What every experiment needs: it starts the four scripts with one seed after another, and compares what they made.
+"""What every experiment needs: it runs the four scripts with each seed, and compares the models that they make.
 
-A script that has ended well is not run again. So after an interruption the same experiment goes on where it was.
+A script that has ended well is not run again. So an experiment that was interrupted continues if it is started again.
 """
 import json
 import math
@@ -38,12 +38,12 @@ SCRIPTS = {'dropout': ['experiments/neuron_dropout'], 'lass': ['experiments/lass
 class System:
     """A model that an experiment trains and scores: a base (masks None), or what specialize.py makes of one."""
     label: str
-    base: str = 'base'  # the folder of its base, in that of a seed
+    base: str = 'base'  # the folder of its base, inside the folder of a seed
     masks: str | None = None  # as in specialize.py --masks, or one of SCRIPTS
     k: float | tuple | None = None  # as specialize.py's --k, or --k-encoder and --k-decoder
-    neurons: int | None = None  # instead of k: how many a layer is to keep, on average
-    flags: list = field(default_factory=list)  # more of specialize.py's; a System with some has a base of its own
-    task: str | None = None  # the direction of its checkpoint, if one script has made one for each
+    neurons: int | None = None  # instead of k: how many neurons a layer keeps, on average
+    flags: list = field(default_factory=list)  # more flags for specialize.py; a System with some has a base of its own
+    task: str | None = None  # its only direction, if its script writes a checkpoint for each direction
     found: dict = field(default_factory=dict)  # {seed: Found}, set by `measure`
 
     def mean(self, name):
@@ -61,17 +61,17 @@ class System:
 
 @dataclass
 class Found:
-    """What a system has come to with one seed. The dicts are by direction, and all in one order."""
+    """The results of a system with one seed. The dicts are by direction, all in the same order."""
     losses: dict      # validation losses, in nats per target token
     bleus: dict       # BLEU on the test split, by greedy search
-    samples: torch.Tensor  # (N, samples) of the bootstrap
-    pairs: dict       # of the training text
+    samples: torch.Tensor  # (N, samples), BLEU of the bootstrap's samples
+    pairs: dict       # training pairs
     parameters: dict  # of a direction's sub-network
     sparsity: float   # mean over directions and layers
     stored: int       # parameters that all directions need together
     size: int         # of its files, in bytes
-    training: float   # how much was computed: parameters times steps, those of the base included
-    seconds: float    # of that
+    training: float   # its cost: parameters times steps, with those of the base
+    seconds: float    # of training, with those of the base
 
     @property
     def loss(self):
@@ -114,9 +114,9 @@ def refuse(args, *names):
     for word in (*args.train, *args.specialize):
         flag = word.split('=')[0]
         for name in names:
-            if len(flag) > 2 and name.startswith(flag):  # argparse takes beginnings of a flag, too
-                raise UserError(f'the experiment sets {name} itself: give it that flag, if it has one, and none within '
-                                '--train or --specialize')
+            if len(flag) > 2 and name.startswith(flag):  # argparse takes abbreviated flags, too
+                raise UserError(f'the experiment sets {name} itself: give the flag to the experiment, if it has it, '
+                                'and not within --train or --specialize')
 
 
 def seeds(args):
@@ -195,13 +195,13 @@ def usual_base(args):
 
 
 def train_systems(args, systems):
-    """Train all systems that are no bases and whose script has not been run for another of them, with each seed."""
+    """Train all systems but bases, with each seed; those with a `task` have been trained together, by one script."""
     jobs = product(seeds(args), systems)
     together(partial(specialize, args), [job for job in jobs if job[1].masks and not job[1].task])
 
 
 def measure(args, systems):
-    """Train all systems and translate the test split with them, with each seed; set what was found."""
+    """Train all systems and translate the test split with them, with each seed; set `found`."""
     train_systems(args, systems)
     jobs = list(product(seeds(args), systems))
     together(partial(translate, args), jobs)
@@ -275,7 +275,7 @@ def find(args, seed, system):
     info, trainings = checkpoint.info, [last] + [path.with_name('base.last.pt')] * ('base' in checkpoint.info)
     done = [progress(each) for each in trainings]
     steps = sum(each['step'] for each in done)
-    if system.masks == 'lass':  # which has trained each direction alone before
+    if system.masks == 'lass':  # which has fine-tuned each direction alone before
         steps += len(info['base']['valid']) * info['settings']['tune_steps']
     size, *sizes = (sum(p.numel() for p in each.parameters()) for each in (model, *parts))
     return Found(
@@ -288,19 +288,19 @@ def find(args, seed, system):
 
 @cache
 def progress(last):
-    """How far the training had come that wrote this NAME.last.pt."""
+    """The progress of the training that wrote this NAME.last.pt."""
     return load_checkpoint(last).training['progress']
 
 
 def compare(one, other, tasks=None):
-    """How much better a system is than another, in all directions or the mean of some.
+    """ΔBLEU of system `one` minus system `other`, as the mean over `tasks` or over all directions.
 
     Returns `differences` by seed, their `mean` with `low` and `high`, and `verdicts`.
 
-    The interval (95%) takes in that other test sentences, and with several seeds other seeds, would have given other
-    scores. All seeds are scored on the same sentences, so the bootstrap draws those once for all. That the mean of a
-    few seeds is off is added as noise with Student's t distribution, the wider the fewer they are. What a seed does to
-    single sentences counts in both, so the interval is rather too wide (simulated: 98% or 99% instead of 95%).
+    The 95% interval covers two uncertainties: other test sentences would give other scores, and so would other seeds.
+    All seeds are scored on the same sentences, so the bootstrap draws sentences once for all seeds. With several seeds,
+    the error of their mean is added as noise with Student's t distribution, which is wider for fewer seeds. How a seed
+    changes single sentences counts in both, so the interval is too wide (simulated coverage: 98% or 99%, not 95%).
     """
     pairs = [(one.found[seed], other.found[seed]) for seed in one.found]
     tasks = tasks or list(pairs[0][0].bleus)
@@ -311,7 +311,7 @@ def compare(one, other, tasks=None):
     n = len(pairs)
     if n > 1:
         generator = torch.Generator().manual_seed(1)
-        samples = samples.repeat(20)  # more noise than sentences
+        samples = samples.repeat(20)  # more draws of noise than of sentences
         normal = torch.randn(n, len(samples), generator=generator, dtype=torch.double)
         t = normal[0] / normal[1:].square().mean(0).sqrt()  # with n - 1 degrees of freedom
         samples = samples + differences.std() / n ** 0.5 * t
@@ -324,7 +324,7 @@ def compare(one, other, tasks=None):
 
 
 def print_results(systems, pairs):
-    """A table of the systems, and one of the pairs (one, other) of them that are compared. Returns their `compare`."""
+    """Print a table of the systems, and one of the compared pairs (one, other). Returns each pair's `compare`."""
     levels = list(next(iter(systems[0].found.values())).means)[1:]  # without that of all directions
     table = [['', 'validation loss', 'BLEU', *levels, 'sparsity', 'parameters', 'training']]
     most = max(system.mean('training') for system in systems)
@@ -340,7 +340,7 @@ def print_results(systems, pairs):
     several = len(systems[0].found) > 1
     print(f'Means over {"seeds and " * several}directions{" (range over seeds)" * several}. BLEU: test split, greedy '
           'search. parameters: of one\n'
-          'direction alone. training: parameters times steps, those of the base included, in those of the dearest.\n')
+          "direction's sub-network. training: parameters times steps, with the base's, relative to the costliest.\n")
     rows = [compare(one, other) for one, other in pairs]
     table = [['ΔBLEU', 'by seed', 'mean', '95% interval', '', 'wins', 'ties', 'losses']]
     for (one, other), row in zip(pairs, rows):
@@ -348,8 +348,8 @@ def print_results(systems, pairs):
                       f'{row["mean"]:+.2f}', f'{row["low"]:+.2f} {row["high"]:+.2f}', scoring.verdict(row),
                       *map(str, row['verdicts'])])
     scoring.print_table(table)
-    print(f'Intervals take test sentences{" and seeds together" * several}, and are not corrected for their number. '
-          f'tie: the interval\nlies within {scoring.MARGIN} BLEU of 0; open: it does not, and has 0 in it. wins, ties, '
+    print(f'Intervals cover other test sentences{" and seeds" * several}, and are not corrected for their number. '
+          f'tie: the interval\nlies within {scoring.MARGIN} BLEU of 0; open: it does not, but contains 0. wins, ties, '
           "losses: directions of all\nseeds, by Holm's p < 0.05.")
     return rows
 

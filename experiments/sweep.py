@@ -1,15 +1,15 @@
-"""The paper's questions, and those that it leaves open: each one command, which trains many models and compares them.
+"""The paper's questions, and some that it leaves open: each is a command that trains many models and compares them.
 
-    python experiments/sweep.py controls --seeds 3   the method and all its controls, at k = 95, 70 and 50
+    python experiments/sweep.py controls --seeds 3   the method and its controls, at k = 95, 70 and 50
     python experiments/sweep.py k                    Fig. 4: ΔBLEU vs. dense of own, random and permuted masks, over k
-    python experiments/sweep.py depth                Fig. 3: base, dense and own of 1, 2 and 3 layers a side
+    python experiments/sweep.py depth                Fig. 3: base, dense and own with 1 to 3 encoder and decoder layers
     python experiments/sweep.py cost --seeds 3       sub-networks against dense baselines that cost as much at inference
-    python experiments/sweep.py wide --seeds 3       bases of 2, 4 and 8 times the width, specialized to the usual one
-    python experiments/sweep.py factors              what a gain depends on
+    python experiments/sweep.py wide --seeds 3       bases of 2, 4 and 8 times the width, specialized to the usual width
+    python experiments/sweep.py factors              what the gain over dense depends on
 
-The four scripts do the work, two at a time, in folders RUN/seedN, which all sweeps share: run them one after the other.
-Each script leaves a log, and once it has ended well is not run again: after an interruption, the same command goes on,
-and a training with --resume.
+The four scripts do the work, two at a time, in folders RUN/seedN. All sweeps share these: run only one sweep at a time.
+A script whose log says that it has ended well is not run again: after an interruption, the same command continues, and
+an interrupted training is resumed.
 """
 import time
 from dataclasses import replace
@@ -30,9 +30,9 @@ def arguments():
     result.set_defaults(run='runs/sweeps')
     result.add_argument('sweep', choices=list(SWEEPS))
     result.add_argument('--k', type=cli.percentage, nargs='+', default=None,
-                        help='of controls and cost: which k (default: 95 70 50, and 70 50)')
+                        help='for controls and cost: the values of k (default: 95 70 50, and 70 50)')
     result.add_argument('--times', type=cli.positive_int, nargs='+', default=[2, 4, 8],
-                        help='of wide: how many times as wide as the usual base')
+                        help='for wide: the widths of bases, as multiples of the usual width')
     return result.parse_args()
 
 
@@ -78,7 +78,7 @@ def sweep_depth(args):
 
 
 def sweep_cost(args):
-    """Dense baselines of the width that a layer keeps on average: trained for as many steps, and at the same cost."""
+    """Dense baselines as wide as a layer of sub-networks on average, trained for as many steps, or at the same cost."""
     refuse(args, '--steps')
     usual = usual_base(args).model.config
     dense = System('dense', masks='dense')
@@ -123,11 +123,11 @@ def sweep_wide(args):
 
 
 def sweep_factors(args):
-    """What a gain depends on, one factor at a time; `k` and `wide` ask for two more.
+    """What the gain over dense depends on, one factor at a time; the sweeps `k` and `wide` vary two more.
 
-    Which masks: own, random, permuted, shared by relatives, or neurons that are dropped anew at every step. Where:
-    encoder or decoder alone. For how long: half or one and a half times as many steps of the base, and the rest of
-    twice --steps with masks. And for how many directions: with the two other languages alone that have most text.
+    Which masks: own, random, permuted, random by family, or random neurons for every batch. Where: encoder or decoder
+    alone. For how long: the base has half or one and a half times --steps, the rest of twice --steps has masks. For
+    how many directions: all, or those between English and the two languages with most text.
     """
     refuse(args, '--steps')
     pairs = usual_base(args).data['pairs']
@@ -156,7 +156,7 @@ def size(config, width=None):
 
 
 def draw_sizes(args, systems):
-    """BLEU against the parameters of one direction alone, a line for each kind of masks."""
+    """BLEU against the parameters of one direction's sub-network, a line for each kind of masks."""
     kinds = {masks: [system for system in systems if system.masks == masks] for masks in dict.fromkeys(
         system.masks for system in systems)}
     draw(args, {masks: [[system.mean(name) for system in points] for name in ('width', 'bleu')]

@@ -1,8 +1,9 @@
 """Adapters, a rival of the method: a few new neurons for each direction or family are trained, and all else is frozen.
 
-A parallel bottleneck adapter is a second, small FFN beside the first: FFN(x) + ReLU(x A + a) B. That is one FFN with
-more neurons. So each FFN is widened by a block of new neurons for each direction, or for each family, and masks give a
-direction the base's neurons and its own block. The new columns of W2 are 0 at first: the model computes what it did.
+A parallel bottleneck adapter (He et al. 2022) is a second, small FFN beside the first: FFN(x) + ReLU(x A + a) B. Both
+together are one FFN with more neurons. So every FFN gets a block of new neurons for each direction or family, and masks
+give a direction the base's neurons and its own block. The blocks' columns of w2.weight start at 0: at first, the model
+computes what the base does.
 """
 from dataclasses import replace
 
@@ -11,20 +12,20 @@ import torch
 from minispec.corpora.languages import groups
 from minispec.model import Transformer
 
-# A block for each direction; for each family; for each direction, and everything is trained: a control.
+# New neurons for each direction; for each family; for each direction, with nothing frozen (a control).
 ADAPTERS = ('adapters', 'family-adapters', 'unfrozen-adapters')
 
 
 def owners(kind, tasks):
     """Which block each task has in the encoder and in the decoder: two lists of N names.
 
-    With family-adapters the encoder goes by the family of the source language, the decoder by that of the target.
+    With family-adapters, encoder blocks belong to families of source languages, decoder blocks to those of targets.
     """
     return groups(tasks) if kind == 'family-adapters' else (tasks, tasks)
 
 
 def add_adapters(model, kind, tasks, bottleneck):
-    """A copy of a dense model with blocks of `bottleneck` new neurons in every FFN, and masks (N, L, F') for them."""
+    """A copy of a dense model with `bottleneck` new neurons per block in every FFN, F' in all; masks (N, L, F')."""
     sides = owners(kind, tasks)
     names = sorted({*sides[0], *sides[1]})
     config = model.config
@@ -35,7 +36,7 @@ def add_adapters(model, kind, tasks, bottleneck):
             continue
         if name.endswith('w2.weight'):
             state[name].zero_()
-        state[name][tuple(slice(n) for n in old.shape)] = old  # the new rows of W1 keep their random values
+        state[name][tuple(slice(n) for n in old.shape)] = old  # the new rows of w1.weight stay random
     wide.load_state_dict(state)
     wide.masks[..., config.d_ff:] = False
     for side, layers in zip(sides, (slice(config.layers), slice(config.layers, None))):
@@ -48,7 +49,7 @@ def add_adapters(model, kind, tasks, bottleneck):
 def freeze(model, d_ff):
     """Let training change the neurons after the first d_ff of every FFN, and nothing else.
 
-    A frozen weight stays what it is to the last bit: without a gradient, and without a past one, Adam does not move it.
+    Frozen weights stay the same bit for bit: Adam does not move a weight whose gradients were all 0 up to now.
     """
     def only_new(grad):
         return torch.cat([torch.zeros_like(grad[:d_ff]), grad[d_ff:]])

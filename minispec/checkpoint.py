@@ -1,7 +1,7 @@
-"""What the scripts hand to each other, one file at a time.
+"""The files that one script writes and another reads.
 
 A checkpoint holds all that its reader needs: configuration, weights and masks, vocabulary, tasks, and its origin.
-`activations.pt` holds what `neurons.record` counted and the fingerprint of the base that it was counted in.
+`activations.pt` holds the counts of `neurons.record` and the fingerprint of the base that was recorded.
 """
 import hashlib
 import io
@@ -29,16 +29,16 @@ class Checkpoint:
     vocabulary: Vocabulary
     tasks: list  # in the order of the model's masks
     data: dict  # the text that it was trained on; see `describe_data`
-    info: dict  # where it came from: phase, step, validation loss, the settings it was trained with
-    dtype: str = 'float32'  # the precision of its training, which what is made from it inherits
+    info: dict  # where it came from: phase, step, validation losses, the settings it was trained with
+    dtype: str = 'float32'  # the precision of its training; models made from it inherit it
     base: str | None = None  # the fingerprint of the base that it was made from; None in a base
-    training: dict | None = None  # in a base and a .last.pt: what a training that goes on needs beside the weights
+    training: dict | None = None  # only in a base and in a .last.pt, to continue training: progress, optimizer state
 
 
 def describe_data(source, tasks, train_data, valid_data, words):
-    """What a checkpoint says of its text: where it lies, its fingerprints, and what translating needs of it.
+    """A checkpoint's record of its text: its source, its fingerprints, and the statistics that translating needs.
 
-    `pairs` and `length_ratios` are given by task; `words`, by language, where all of them are few (`Corpus.words`).
+    `pairs` and `length_ratios` are by task, `words` by language, where they are few (see `Corpus.words`).
     """
     return {'source': source, 'train': train_data.text_fingerprint, 'valid': valid_data.text_fingerprint,
             'pairs': dict(zip(tasks, train_data.sizes().tolist())),
@@ -46,7 +46,7 @@ def describe_data(source, tasks, train_data, valid_data, words):
 
 
 def selection_name(k_encoder, k_decoder, count):
-    """What tells the files of one selection from those of others: '' for the default, '.k95', '.k95-100.sentence'."""
+    """The part of a file's name that tells its selection: '' for the default, else '.k95' or '.k95-100.sentence'."""
     k = f'.k{k_encoder:g}' + (f'-{k_decoder:g}' if k_decoder != k_encoder else '')
     return ('' if k == f'.k{DEFAULT_K:g}' else k) + ('' if count == 'token' else f'.{count}')
 
@@ -116,7 +116,7 @@ def load_checkpoint(path, made_by=None):
 
 
 def build(config, widths):
-    """A Transformer whose L FFN layers have these widths: d_ff, but in a sub-network."""
+    """A Transformer whose L FFN layers have these widths: d_ff, or fewer in a sub-network."""
     model = Transformer(config)
     if any(width != config.d_ff for width in widths):
         model.narrow([torch.arange(width) for width in widths])
@@ -124,15 +124,15 @@ def build(config, widths):
 
 
 def load_base(path):
-    """Read the Checkpoint of a base, which is recorded and specialized."""
+    """Read the Checkpoint of a base, which profile.py records and specialize.py trains further."""
     checkpoint = load_checkpoint(path)
     if checkpoint.base or checkpoint.training is None:
-        raise UserError(f'{path} is no base, from which a training could go on; train.py makes one')
+        raise UserError(f'{path} is no base that a training could continue; train.py makes one')
     return checkpoint
 
 
 def load_state(path, phase):
-    """Read the Checkpoint from which an interrupted training of this phase goes on."""
+    """Read the Checkpoint of an interrupted training of this phase, to resume it."""
     path = Path(path)
     made_by = f'{maker(path)}, at its first validation or at Ctrl-C,'
     checkpoint = load_checkpoint(path, made_by)
@@ -142,12 +142,12 @@ def load_state(path, phase):
 
 
 def check_text(checkpoint, data, *texts):
-    """Raise UserError unless each Bitext of `texts` is text of the same split as the checkpoint was trained with."""
+    """Raise UserError unless each Bitext of `texts` has the same text as that split had when the model was trained."""
     for text in texts:
         if text.text_fingerprint != checkpoint.data[text.split]:
             where = f'{data} has changed' if data == checkpoint.data['source'] else f'--data {data} is another text'
-            raise UserError(f'{where}: its {text.split} text is not that which the model was trained with; train a new '
-                            'base with train.py')
+            raise UserError(f'{where}: its {text.split} text is not the text that the model was trained with; '
+                            'train a new base with train.py')
 
 
 def origin(checkpoint):
@@ -180,7 +180,7 @@ def load_activations(path, base):
 
 
 def fingerprint(model):
-    """A short text that only the same weights and masks have."""
+    """A hash of weights and masks, 16 hexadecimal digits."""
     saved = io.BytesIO()
     torch.save([(name, tensor.cpu()) for name, tensor in model.state_dict().items()], saved)
     return hashlib.sha256(saved.getbuffer()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from minispec.files import check_keys
 
 
 def number(kind, what, accepts):
-    """An argparse type: a number of this kind that `accepts`. For other text the error says that it is not a `what`."""
+    """An argparse type: numbers of type `kind` that satisfy `accepts`. Other text is an error: it is not a `what`."""
     def convert(text):
         with contextlib.suppress(ValueError):
             value = kind(text)
@@ -33,9 +33,9 @@ probability = number(float, 'probability in [0, 1)', lambda x: 0 <= x < 1)
 length_penalty = number(float, 'length penalty in -10 ... 10', lambda x: -10 <= x <= 10)
 
 
-# What specialize.py takes from the base if it is not given, with its defaults in the other scripts.
+# The flags that specialize.py takes from the base if they are not given, and their defaults in the other scripts.
 INHERITED = {'batch_tokens': 512, 'accumulate': 1, 'lr': 3e-3, 'temperature': 1.5, 'seed': 1}
-TRAINING = ('steps', *INHERITED, 'eval_every', 'patience')  # what decides a training
+TRAINING = ('steps', *INHERITED, 'eval_every', 'patience')  # the flags that determine a training
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -71,30 +71,30 @@ def add_training_flags(result):
     """The flags of the loop that train.py and specialize.py share."""
     result.add_argument('--steps', type=positive_int, default=2000, help='number of training steps')
     result.add_argument('--batch-tokens', type=positive_int, default=INHERITED['batch_tokens'],
-                        help='maximum number of positions in a batch, padding included')
+                        help='maximum number of source or target positions in a batch, padding included')
     result.add_argument('--accumulate', type=positive_int, default=INHERITED['accumulate'],
-                        help='number of batches in a step')
+                        help='number of batches in a step (gradient accumulation)')
     result.add_argument('--lr', type=positive_float, default=INHERITED['lr'], help='peak learning rate')
     result.add_argument('--temperature', type=positive_float, default=INHERITED['temperature'],
-                        help='temperature of sampling directions: 1 takes the data as it is, 5 evens it out')
+                        help='temperature of sampling directions: 1 in proportion to training size, 5 more evenly')
     result.add_argument('--eval-every', type=positive_int, default=500, help='number of steps between two validations')
     result.add_argument('--patience', type=positive_int, default=10,
                         help='number of validations without a new best after which training ends')
-    result.add_argument('--resume', action='store_true', help='go on with the interrupted run, with its settings')
+    result.add_argument('--resume', action='store_true', help='continue the interrupted run, with its settings')
     result.add_argument('--plot', action='store_true', help='draw the training curve; needs matplotlib')
 
 
 def add_flags_to_go_on(result):
-    """The flags of the loop, for what goes on from a base."""
+    """The flags of the loop, for a script that continues the training of a base."""
     add_training_flags(result)
     result.set_defaults(**dict.fromkeys(INHERITED))
     result.add_argument('--restart', action='store_true',
-                        help='do not go on where the base was, but start with a new optimizer, a new warm-up and the '
-                             'first batches, as the released code does')
+                        help="do not continue the base's training, but start with a new optimizer, a new warm-up and "
+                             'the first batches, as the released code does')
 
 
 def inherit(args, info):
-    """Set those settings of INHERITED that are not given to those of the base, whose `info` this is."""
+    """Set each flag of INHERITED that is not given to the base's value; `info` is the base's."""
     for name in INHERITED:
         if getattr(args, name) is None:
             setattr(args, name, info['settings'][name])
@@ -116,7 +116,7 @@ def print_settings(args):
 def resumed_settings(parser, path, info):
     """The settings of --resume: those in the `info` of the interrupted run that `path` holds.
 
-    Where the run lies, what it computes on and whether it is drawn is as given now, and its data may lie elsewhere.
+    --run, --device and --plot are taken from the new command line, and --data if given, as the text may have moved.
     Raises UserError for any other flag that is given and differs from the run's.
     """
     def shown(flag, value):
@@ -130,8 +130,8 @@ def resumed_settings(parser, path, info):
         given = getattr(args, name)
         if given != value and name != 'data':
             flag = '--' + name.replace('_', '-')
-            raise UserError(f'--resume goes on {shown(flag, value)}, and not {shown(flag, given)}; leave it out, or '
-                            'start anew')
+            raise UserError(f'--resume goes on {shown(flag, value)}, and not {shown(flag, given)}; leave out {flag}, '
+                            'or start anew without --resume')
     return args
 
 
@@ -143,10 +143,9 @@ def print_result(path, best, following):
 
 
 def next_command(script, arguments, args, source):
-    """The command that goes on from here, as text: with `arguments`, and those flags that all scripts share.
+    """The next command as text: `script` with `arguments`, and with every shared flag that is not at its default.
 
-    The next script lies where this one does. `source` is the data that it takes by itself, because the checkpoint names
-    it.
+    `script` is in the folder of the running script. `source` is its default for --data, which the checkpoint names.
     """
     usual = {**vars(parser('').parse_args([])), 'data': source}
     given = [word for name, value in usual.items() if getattr(args, name) != value
@@ -155,23 +154,23 @@ def next_command(script, arguments, args, source):
 
 
 def run(main):
-    """Call main(). What only the user can put right becomes one line on stderr and exit code 2."""
+    """Call main(). A UserError or OSError becomes one line on stderr and exit code 2."""
     if distributed.is_torchelastic_launched() and os.environ['RANK'] != '0':  # the first process prints for all
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')
     for name in ('stdout', 'stderr'):
-        if getattr(sys, name) is None:  # closed by who started us
+        if getattr(sys, name) is None:  # closed by the process that started this one
             setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):  # not in a notebook
-            # Windows would write its code page to a file or a pipe.
+            # Windows would encode a file or a pipe in its code page.
             stream.reconfigure(encoding='utf-8', errors='backslashreplace', line_buffering=True)
     try:
         main()
     except KeyboardInterrupt as stop:
         print(str(stop) or 'interrupted', file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # who reads our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+    except BrokenPipeError:  # the reader of our output, such as head, has stopped
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # because Python flushes at exit
         sys.exit(1)
     except (UserError, OSError) as error:  # OSError: a path that the system does not like
         print('error: ' + str(error).replace('\n', ' '), file=sys.stderr)

@@ -5,8 +5,8 @@ A sentence is a row of subwords from one SentencePiece vocabulary that all langu
     source  <en> A dog runs . </s>        the tag says which language this is
     target  <de> Ein Hund läuft . </s>    the tag, the decoder's first input, says which language to write
 
-The tags are control symbols: no text that a user types can turn into one. Subwords keep the characters of the text:
-only spaces are changed: of several in a row one remains, at the ends none.
+The tags are control symbols: no text that a user types can turn into one. Subwords keep every character of the text
+except spaces: several in a row become one, and those at the ends are dropped.
 """
 import contextlib
 import gzip
@@ -31,7 +31,7 @@ from minispec.tasks import split_task
 
 @contextlib.contextmanager
 def opened(path):
-    """A file, .gz or plain, open for reading bytes; UserError if that fails now or later."""
+    """A file, .gz or plain, open for reading bytes. Raises UserError if opening or reading it fails."""
     try:
         with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
             yield file
@@ -46,15 +46,15 @@ def read_lines(path):
 
 
 def decode_lines(file, name):
-    r"""The lines of a file that is open for reading bytes; `name` says in an error which it is.
+    r"""The lines of a file that is open for reading bytes; errors call it `name`.
 
     Only \n and \r\n end a line. (`str.splitlines` would also split at U+2028, U+0085 and others, and so put two
     languages out of step.)
     """
     for number, line in enumerate(file, 1):
         if number == 1:
-            line = line.removeprefix(b'\xef\xbb\xbf')  # the mark that some editors begin with
-            if line.startswith((b'\xff\xfe', b'\xfe\xff')):  # the marks of UTF-16, as spreadsheets export it
+            line = line.removeprefix(b'\xef\xbb\xbf')  # the byte order mark that some editors write
+            if line.startswith((b'\xff\xfe', b'\xfe\xff')):  # byte order marks of UTF-16, as spreadsheets write
                 raise UserError(f'{name} is UTF-16 text; save it as UTF-8')
             if b'\0' in line:
                 raise UserError(f'{name} has zero bytes in its first line, as UTF-16 text has; save it as UTF-8')
@@ -73,7 +73,7 @@ def words(line):
 
 
 def check_aligned(src_path, src_size, tgt_path, tgt_size):
-    """Raise UserError unless two files have equally many lines, and any."""
+    """Raise UserError unless two files have the same number of lines, and at least one."""
     for path, size, other_size in ((src_path, src_size, tgt_size), (tgt_path, tgt_size, src_size)):
         if not size and other_size:
             raise UserError(f'{path} is empty')
@@ -84,9 +84,9 @@ def check_aligned(src_path, src_size, tgt_path, tgt_size):
         raise UserError(f'{src_path} and {tgt_path} are empty')
 
 
-# Characters that SentencePiece keeps for itself; inside it, noncharacters of Unicode take their place.
+# Characters that have a meaning of their own for SentencePiece. It is given these noncharacters of Unicode instead.
 RESERVED = {'\0': '\ufdd0', '\x1f': '\ufdd1', '▁': '\ufdd2', '▅': '\ufdd3'}
-LEARN_FROM = 400_000  # lines of text, which teach a vocabulary enough
+LEARN_FROM = 400_000  # lines of text at most, enough for a vocabulary
 
 
 def hide_reserved(text):
@@ -102,10 +102,10 @@ def show_reserved(text):
 
 
 def sample_text(texts):
-    """What a vocabulary is learned from: lines of {language: files}, one by one, and the set of all characters.
+    """The text to learn a vocabulary from {language: files}: an iterator over lines, and the set of all characters.
 
-    Every language gives all its lines, up to an equal share of LEARN_FROM; of a larger one, lines are skipped evenly.
-    So a small language is not drowned by a large one.
+    Every language gives all its lines, or about LEARN_FROM / languages of them, evenly spaced. So a large language does
+    not crowd out a small one. The space is not in the set.
     """
     lines, characters = [], set()
     for files in texts.values():
@@ -118,7 +118,7 @@ def sample_text(texts):
 
 
 class Vocabulary:
-    """The SentencePiece model of all languages, with a tag for each of them."""
+    """One SentencePiece model for all languages, with a tag for each of them."""
 
     def __init__(self, proto):
         self.proto = proto  # the serialized model, which checkpoints carry
@@ -126,7 +126,7 @@ class Vocabulary:
 
     @classmethod
     def train(cls, texts, size=None):
-        """Learn `size` subwords by BPE from texts, {language: files}: the same text gives the same subwords.
+        """Learn `size` subwords by BPE from texts, {language: files}. The same text gives the same subwords.
 
         Without a size, 3,000 are learned, or fewer where the text is small. Every character of the text is among them.
         Raises UserError if the size does not fit the text.
@@ -134,7 +134,7 @@ class Vocabulary:
         lines, characters = sample_text(texts)
         if not characters:
             raise UserError('the training text has nothing but empty lines')
-        smallest = len(characters) + len(texts) + 4  # with the tags, the space, and what is no text
+        smallest = len(characters) + len(texts) + 4  # also the tags, the space, PAD, UNK and EOS
         if (size or 3000) < smallest:
             raise UserError(f'--vocab-size {size or 3000} does not hold every character of the training text; '
                             f'the smallest is {smallest}')
@@ -164,8 +164,8 @@ class Vocabulary:
         return len(self.model)
 
     @property
-    def never_written(self):
-        """The ids that are no text: padding, the unknown subword and the tags."""
+    def forbidden_ids(self):
+        """The ids that a translation must not contain: padding, the unknown subword and the tags."""
         return [id for id in range(len(self)) if id != EOS and (id == UNK or self.model.is_control(id))]
 
     def tag(self, language):
@@ -175,8 +175,8 @@ class Vocabulary:
     def encode(self, lines):
         """Subword ids of each line, a list of lists, without tag and end of sentence.
 
-        A character that no training text had becomes UNK. Of spaces in a row one remains, at the ends none; nothing
-        else is changed.
+        A character that is not in the training text becomes UNK. The only other change is to spaces: several in a row
+        become one, and those at the ends are dropped.
         """
         return self.model.encode(list(map(hide_reserved, lines)))
 
@@ -215,7 +215,7 @@ class Batch(NamedTuple):
 
 def encode_files(paths, vocabulary):
     """All files' subwords end to end in one tensor, and the lengths of each file's lines, (lines,); 32-bit integers."""
-    tokens, lengths = array('i'), []  # as lists of Python's, the tokens of a large corpus would fill the memory
+    tokens, lengths = array('i'), []  # in Python lists, the tokens of a large corpus would fill the memory
     for path in paths:
         lines, of_file = read_lines(path), array('i')
         while block := list(islice(lines, 10_000)):
@@ -229,9 +229,9 @@ def encode_files(paths, vocabulary):
 
 
 def load_tokens(paths, vocabulary, cache):
-    """What `encode_files` returns, and before it a fingerprint of text and vocabulary.
+    """A fingerprint of text and vocabulary, and the two results of `encode_files`.
 
-    It is read from the file `cache` if that was made of this text, else made and kept there.
+    These two are read from the file `cache` if its fingerprint is the same, else computed and saved there.
     """
     digest = hashlib.sha256(vocabulary.proto)
     for path in paths:
@@ -253,14 +253,14 @@ def load_tokens(paths, vocabulary, cache):
 class Bitext:
     """The sentence pairs of one split, all tasks together.
 
-    A pair is three numbers: its two lines and its task. All lines of all files are numbered through, and lie end to end
-    in the tensor `tokens`, each file once, however many tasks use it: `start` and `length` say where.
+    A pair is three numbers: its source line, its target line and its task. One numbering runs through the lines of all
+    files, and a file that several tasks use is stored once. Line i is tokens[start[i]:start[i] + length[i]].
     """
 
     def __init__(self, corpus, split, tasks, vocabulary, max_len, folder):
-        """Read and encode `split` of these tasks; max_len positions must hold a sentence with its tag and </s>.
+        """Read and encode `split` of these tasks; `folder` caches the result for the next start on the same text.
 
-        What was encoded is kept in `folder`, so that the next start on the same text takes it from there.
+        Pairs are dropped if a side is empty, or is longer than max_len positions, its tag and </s> included.
         """
         self.split = split
         self.tags = torch.tensor([[vocabulary.tag(language) for language in split_task(task)]
@@ -292,7 +292,7 @@ class Bitext:
         return self.task.bincount(minlength=len(self.tags))
 
     def length_ratios(self):
-        """For each task (N,): the ratio of target to source length, in subwords, that 99 of 100 pairs keep to."""
+        """For each task (N,): the 99th percentile of its pairs' target length / source length, in subwords."""
         ratios = self.length[self.tgt].double() / self.length[self.src]  # (pairs,)
         of_tasks = [ratios[self.task == task] for task in range(len(self.tags))]  # N x (size_t,)
         return torch.stack([own.kthvalue(math.ceil(0.99 * len(own))).values for own in of_tasks])
@@ -300,7 +300,7 @@ class Bitext:
     def sample(self, temperature, generator):
         """One epoch: as many pairs as there are, task t's share proportional to size_t^(1/temperature).
 
-        A task whose share is more than it has is repeated, one with a smaller share gives a random part of itself.
+        A task whose share is larger than its size is repeated. One whose share is smaller is subsampled at random.
         Temperature 1 takes each pair once. Returns indices in random order.
         """
         sizes = self.sizes()
@@ -314,9 +314,9 @@ class Bitext:
         return picked[torch.randperm(len(picked), generator=generator)]
 
     def make_batches(self, order, batch_tokens):
-        """Cut the pairs `order` (n,) into index tensors, one a batch: sentences of like length together, tasks mixed.
+        """Cut the pairs `order` (n,) into index tensors, one a batch: pairs of similar length together, tasks mixed.
 
-        A batch has at most `batch_tokens` positions on its longer side, padding included, but at least one pair.
+        A batch has at most `batch_tokens` positions on its longer side, padding included, and at least one pair.
         """
         src, tgt = self.length[self.src[order]], self.length[self.tgt[order]]  # (n,) each
         by_length = (tgt * (src.max() + 1) + src).argsort(stable=True)  # (n,)
@@ -337,7 +337,7 @@ class Bitext:
             yield from (batches[i] for i in torch.randperm(len(batches), generator=generator).tolist())
 
     def eval_batches(self, batch_tokens):
-        """Every pair once, the same batches each time: validation and recording."""
+        """Every pair once, in the same batches each time: for validation and recording."""
         for index in self.make_batches(torch.arange(len(self)), batch_tokens):
             yield self.batch(index)
 

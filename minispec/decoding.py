@@ -11,14 +11,16 @@ CUT = 'translated only in part, up to the length bound'
 
 
 @torch.inference_mode()
-def search(model, src, task, tag, bound, never_written, beam=5, length_penalty=1.0):
+def search(model, src, task, tag, bound, forbidden_ids, beam=5, length_penalty=1.0):
     """Translate src (B, S), rows as `data.py` lays them out, by beam search; beam 1 is greedy search.
 
-    task (B,) indexes the model's masks, tag (B,) is each sentence's target-language tag, bound (B,) the most tokens
-    that its translation may have, `never_written` lists the ids that it may not. A hypothesis of n tokens, </s>
-    included, scores (sum of log-probabilities) / n^length_penalty. A sentence is finished when `beam` hypotheses have
-    ended, or at its bound. It then leaves the batch: below, B counts those that are left. Returns a list of subword ids
-    for each sentence of src, without tag and </s>, and the set of those that are cut: none had ended at the bound.
+    task (B,) indexes the model's masks. tag (B,) is each sentence's target-language tag. bound (B,) is the maximum
+    length of its translation, </s> included. `forbidden_ids` lists the ids that no translation may contain.
+
+    A hypothesis of n tokens, </s> included, scores (sum of log-probabilities) / n^length_penalty. A sentence is done
+    when `beam` hypotheses have ended, or at its bound. It then leaves the batch: below, B counts those that are left.
+    Returns a list of subword ids for each sentence of src, without tag and </s>, and the set of indices of sentences
+    that were cut: none of their hypotheses had ended at the bound.
     """
     model.eval()
     B, device = len(src), src.device
@@ -37,13 +39,13 @@ def search(model, src, task, tag, bound, never_written, beam=5, length_penalty=1
     best, cut = [[] for _ in range(B)], set()
     for n in range(1, int(bound.max()) + 1):  # each round adds the n-th token
         x = model.decode(tokens[:, -1:], row_task, cache, src_mask)[:, -1]  # (B * beam, D)
-        top, parent, token = best_candidates(model.project(x), total, never_written)  # (B, 2 * beam) each
+        top, parent, token = best_candidates(model.project(x), total, forbidden_ids)  # (B, 2 * beam) each
         ends = token == EOS
         final = (top[:, :beam] / n ** length_penalty).masked_fill(~ends[:, :beam], -torch.inf)  # (B, beam)
         n_ended += ends[:, :beam].sum(1)
         score, best_beam = final.max(1)  # (B,)
         at_bound = bound[sentence] == n  # (B,)
-        cut_now = at_bound & torch.maximum(best_score, score).isneginf()  # (B,); below, best_beam of these is 0
+        cut_now = at_bound & torch.maximum(best_score, score).isneginf()  # (B,); best_beam is 0 there: the likeliest
         for i in ((score > best_score) | cut_now).nonzero().flatten().tolist():
             prefix, last = tokens[i * beam + parent[i, best_beam[i]], 1:].tolist(), int(token[i, best_beam[i]])
             best[sentence[i]] = prefix if last == EOS else [*prefix, last]
@@ -63,16 +65,16 @@ def search(model, src, task, tag, bound, never_written, beam=5, length_penalty=1
         sentence, n_ended, best_score = sentence[going], n_ended[going], best_score[going]
 
 
-def best_candidates(scores, total, never_written):
+def best_candidates(scores, total, forbidden_ids):
     """The best 2 * beam continuations of a sentence's hypotheses: sums of log-probabilities, hypothesis and token.
 
-    scores (B * beam, V), total (B, beam); returns (B, 2 * beam) each. A hypothesis ends in at most one of them, so at
-    least `beam` are left to go on.
+    scores (B * beam, V) are logits, total (B, beam); returns (B, 2 * beam) each. Each hypothesis has one continuation
+    that ends, so at least `beam` of the 2 * beam do not end.
     """
     log_probs = scores.float().log_softmax(-1)  # (B * beam, V)
-    log_probs[:, never_written] = -torch.inf
+    log_probs[:, forbidden_ids] = -torch.inf
     n = 2 * total.size(1)
-    each, token = (x.view(*total.shape, n) for x in log_probs.topk(n))  # (B, beam, 2 * beam): enough of each
+    each, token = (x.view(*total.shape, n) for x in log_probs.topk(n))  # (B, beam, 2 * beam)
     top, index = (total[..., None] + each).flatten(1).topk(n)  # (B, 2 * beam)
     return top, index // n, token.flatten(1).gather(1, index)
 
@@ -80,9 +82,9 @@ def best_candidates(scores, total, never_written):
 def translate(checkpoint, lines, task, beam=5, length_penalty=1.0, batch_tokens=4096):
     """Translate lines of text in one of the checkpoint's tasks. Returns the translations, and notes on what went wrong.
 
-    An empty line gives an empty line. The notes are {TOO_LONG, UNKNOWN or CUT: numbers of lines, from 1}. A translation
-    may be twice as long as the training text's length ratio says, and ten subwords more. Batches hold sentences of like
-    length, at most batch_tokens source positions times beam.
+    An empty line gives an empty line. The notes are {TOO_LONG, UNKNOWN or CUT: numbers of lines, from 1}. The length
+    bound is 2 * r * source length + 10 subwords, where r is the task's ratio from `Bitext.length_ratios`. A batch holds
+    sentences of similar length; its source positions times beam are at most batch_tokens.
     """
     model, vocabulary = checkpoint.model, checkpoint.vocabulary
     src_tag, tgt_tag = (vocabulary.tag(language) for language in split_task(task))
@@ -93,11 +95,11 @@ def translate(checkpoint, lines, task, beam=5, length_penalty=1.0, batch_tokens=
     rows = [row[:room] for row in rows]
     todo = sorted((i for i, row in enumerate(rows) if row), key=lambda i: len(rows[i]))
     result = [''] * len(lines)
-    device, index, never_written = model.masks.device, checkpoint.tasks.index(task), vocabulary.never_written
+    device, index, forbidden_ids = model.masks.device, checkpoint.tasks.index(task), vocabulary.forbidden_ids
     ratios = checkpoint.data['length_ratios']
-    ratio = ratios.get(task, max(ratios.values()))  # a task that was not trained has none
+    ratio = ratios.get(task, max(ratios.values()))  # a zero-shot task has none
     while todo:
-        width = len(rows[todo[-1]]) + 2  # the longest first: a batch that fits will always fit again
+        width = len(rows[todo[-1]]) + 2  # longest first: if the first batch fits into memory, all do
         n = max(1, batch_tokens // (width * beam))
         batch, todo = todo[-n:], todo[:-n]
         tokens = torch.tensor([token for i in batch for token in rows[i]])  # (all,)
@@ -105,7 +107,7 @@ def translate(checkpoint, lines, task, beam=5, length_penalty=1.0, batch_tokens=
         src = make_rows(torch.full_like(length, src_tag), tokens, length.cumsum(0) - length, length)  # (n, S)
         bound = (2 * ratio * length).long() + 10  # (n,)
         inputs = [src, torch.full_like(length, index), torch.full_like(length, tgt_tag), bound]
-        found, cut = search(model, *(x.to(device) for x in inputs), never_written, beam, length_penalty)
+        found, cut = search(model, *(x.to(device) for x in inputs), forbidden_ids, beam, length_penalty)
         for i, text in zip(batch, vocabulary.decode(found)):
             result[i] = text
         notes[CUT] += [batch[i] + 1 for i in cut]

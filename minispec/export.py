@@ -1,4 +1,4 @@
-"""A direction's sub-network as a model of CTranslate2: the small, fast form in which it can be used elsewhere."""
+"""Exports a direction's sub-network to CTranslate2, a small and fast library for inference."""
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ print(subwords.decode(found[0].hypotheses[0]))"""
 
 
 def export(checkpoint, task, folder, quantization='int8'):
-    """Write into a folder the only task of a Checkpoint. Returns the lines of Python that translate with it.
+    """Write a Checkpoint of one task into a folder, for CTranslate2. Returns lines of Python that translate with it.
 
     `quantization` is CTranslate2's; None keeps float32. Raises UserError if CTranslate2 is not installed.
     """
@@ -73,7 +73,7 @@ def copy_linear(target, *layers):
 
 
 def copy_attention(target, norm, attention, own):
-    """CTranslate2 computes queries, keys and values in one product, if all are of its own sequence, else in two."""
+    """CTranslate2 has one matrix for queries, keys and values in self-attention (`own`), and two in cross-attention."""
     copy_norm(target.layer_norm, norm)
     groups = [[attention.query, attention.key_value]] if own else [[attention.query], [attention.key_value]]
     for linear, layers in zip(target.linear, [*groups, [attention.out]]):

@@ -1,7 +1,7 @@
 """Files, written whole and read safely.
 
-A file is written under a temporary name and then renamed, so none is ever half-written. Reading one that comes from
-somebody else never executes code and cannot fill the memory with the help of compression.
+A file is written under a temporary name and then renamed, so none is ever half-written. Reading an untrusted file never
+executes code. Compressed content is refused, because a small file could fill the memory.
 """
 import contextlib
 import os
@@ -12,11 +12,11 @@ import torch
 
 from minispec import UserError
 
-VERSION = 4  # of all files that hold tensors; whoever changes what they hold counts it up
+VERSION = 4  # format version of all files that hold tensors; increase it if their content changes
 
 
 def make_folder(path):
-    """Make the folder `path` and those above it. Raises UserError if that cannot be."""
+    """Make the folder `path` and those above it. Raises UserError if that fails."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -24,7 +24,7 @@ def make_folder(path):
 
 
 def write(path, content):
-    """Save text, bytes, or a dict of tensors and plain values as `path`, in a folder that exists: all, or nothing."""
+    """Save text, bytes, or a dict of tensors and plain values as `path`, whole or not at all. The folder must exist."""
     path = Path(path)
     temporary = path.with_name(f'{path.name}.{os.getpid()}.part')  # another script may write the same file now
     try:
@@ -34,10 +34,10 @@ def write(path, content):
             else:
                 file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())  # or after a power cut there could be the new name without the content
+            os.fsync(file.fileno())  # otherwise a power cut could leave the new name without the content
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch raises its own when it meets one
+        cause = error if isinstance(error, OSError) else error.__context__  # torch turns one into a RuntimeError
         raise UserError(f'cannot write {path}: {getattr(cause, "strerror", None) or error}')
     finally:
         with contextlib.suppress(OSError):
@@ -48,7 +48,7 @@ def write(path, content):
 def locked(path):
     """Hold the lock on the file `path`. Raises UserError if another process holds it.
 
-    The system gives the lock back when the process ends, however it ends; the file stays.
+    The operating system releases the lock when the process ends, even if it is killed. The file stays.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -68,7 +68,7 @@ def locked(path):
 def read(path, kind, made_by):
     """The dict that `write` saved as `path`, if its 'kind' is this one. `made_by` says which script makes such a file.
 
-    Raises UserError if the file is not there, cut, damaged, or something else.
+    Raises UserError if the file is not there, cut, damaged, of another kind, or of another format version.
     """
     path = Path(path)
     try:
@@ -80,7 +80,7 @@ def read(path, kind, made_by):
     with file:
         try:
             content = load_safely(file)
-        except Exception:  # a broken or hostile file can fail its reader in any way there is
+        except Exception:  # a damaged or hostile file can raise anything
             content = None
     if not isinstance(content, dict) or content.get('kind') != kind:
         raise UserError(f'{path} is not a minispec {kind}, or is damaged; {made_by} makes it')
@@ -91,12 +91,12 @@ def read(path, kind, made_by):
 
 
 def load_safely(file):
-    """torch.load without code, without compressed content, and with the checksums looked at."""
+    """torch.load that executes no code, refuses compressed content and verifies the checksums."""
     with zipfile.ZipFile(file) as archive:
-        # torch would unpack a small file into all of the memory, and does not look at the checksums.
+        # torch would unpack a small compressed file into all of the memory, and it does not verify the checksums.
         if any(entry.compress_type for entry in archive.infolist()) or archive.testzip():
             raise ValueError
-        # Of what weights_only allows, `bytearray(n)` alone takes memory by a number; no file of ours has it.
+        # Only one thing that weights_only allows takes more memory than the file: `bytearray(n)`. Our files have none.
         if any(b'bytearray' in archive.read(name) for name in archive.namelist() if name.endswith('.pkl')):
             raise ValueError
     file.seek(0)
@@ -104,7 +104,7 @@ def load_safely(file):
 
 
 def check_keys(path, found, expected, what=''):
-    """Raise UserError that names the keys in which a file (`found`) and the code (`expected`) differ, if they do."""
+    """Raise UserError, naming the keys, if those of a file (`found`) differ from those of the code (`expected`)."""
     missing = [what + key for key in expected if key not in found]
     unknown = [what + key for key in found if key not in expected]
     differences = []

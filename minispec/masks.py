@@ -1,15 +1,15 @@
 """Whose neurons a task gets: its own, which is the method, or those of a control.
 
     own       its own neurons: the method of the paper
-    dense     all neurons: an ordinary training. Is the method worth anything?
-    random    as many neurons, drawn at random. Is it worth selecting neurons?
-    permuted  its own after one permutation of each layer's neurons, the same for all tasks: who shares how much with
-              whom stays. Does it matter what a neuron does?
-    family    as many, drawn at random, but the same for relatives. Is it enough that families differ?
+    dense     all neurons: an ordinary training. Does the method help at all?
+    random    as many neurons, drawn at random. Does it help to select neurons?
+    permuted  its own after one permutation of each layer's neurons, the same for all tasks. So how many neurons two
+              tasks share stays the same. Does it matter what a neuron does?
+    family    as many, drawn at random, but with one draw for each language family. Is it enough that families differ?
     reverse   those of the reverse direction. Must they be a task's own?
-    shared    the neurons that all tasks use most, the same for all: plain pruning. Must tasks differ?
+    shared    the neurons that all tasks together use most, the same for all: plain pruning. Must tasks differ?
 
-All go on from the same base and see the same batches on the same schedule. What counts is `own` against `dense`.
+All continue the same base, on the same batches and schedule. The main comparison is `own` against `dense`.
 Masks have the shape (N, L, F); see `model.py` for the symbols.
 """
 import torch
@@ -23,7 +23,7 @@ MASKS = ('own', 'dense', 'random', 'permuted', 'family', 'reverse', 'shared')
 
 
 def make_masks(kind, tasks, counts, k_encoder, k_decoder, seed):
-    """The masks (N, L, F) of one of the MASKS but `dense`, from the counts (N, L, F) that `neurons.record` made.
+    """The masks (N, L, F) of any kind in MASKS except `dense`, from the counts (N, L, F) of `neurons.record`.
 
     k_encoder and k_decoder are the k of Eq. 1, each for its half of the layers.
     """
@@ -45,7 +45,7 @@ def make_masks(kind, tasks, counts, k_encoder, k_decoder, seed):
 def random_masks(masks, seed):
     """As many neurons as `masks` (N, L, F) has in every task and layer, drawn at random.
 
-    Each task draws for itself, so both the selection of neurons and what related tasks share are lost.
+    Each task draws independently, so both the selection of neurons and what related tasks share are lost.
     """
     noise = torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed))
     return masks.gather(-1, noise.argsort(-1))
@@ -63,9 +63,9 @@ def permuted_masks(masks, seed):
 def family_masks(masks, tasks, seed):
     """As many random neurons as `masks` (N, L, F) has in every task and layer, drawn by family.
 
-    Each family has a random order of a layer's neurons, and a task takes the first of it. So of two relatives' sets the
-    smaller is part of the larger. The encoder goes by the family of the source language, the decoder by that of the
-    target.
+    Each family has one random order of a layer's neurons, and a task takes the first of them. So of two sets of one
+    family, the smaller is a subset of the larger. The family is the source language's in the encoder, the target's in
+    the decoder.
     """
     families = groups(tasks)  # of sources, of targets
     known = sorted({name for side in families for name in side})
@@ -90,8 +90,8 @@ def reverse_masks(masks, tasks):
 def shared_masks(counts, masks):
     """The same neurons for all tasks: those that are most active over all tasks.
 
-    In each layer as many as `masks` (N, L, F) keeps on average. A task's counts (N, L, F) weigh the same as another's,
-    however much text was recorded for it.
+    Each layer keeps as many neurons as `masks` (N, L, F) does on average over tasks. The counts (N, L, F) are
+    normalized by task and layer, so that a task with more text does not weigh more.
     """
     share = counts.double() / counts.sum(-1, keepdim=True).clamp(min=1)  # (N, L, F), of a task's activity in a layer
     rank = share.mean(0).argsort(dim=-1, descending=True, stable=True).argsort(-1)  # (L, F), 0 for the most active
@@ -100,10 +100,10 @@ def shared_masks(counts, masks):
 
 
 def zero_shot_masks(masks, tasks, task):
-    """The neurons (L, F) of a task that was never trained: de-fr gets the encoder's of de-en, the decoder's of en-fr.
+    """The mask (L, F) of a task that was never trained: de-fr gets the encoder's of de-en and the decoder's of en-fr.
 
-    In general those of the first of `tasks` with its source, and of the first with its target. Returns also the names
-    of these two. Raises UserError if there is no such task.
+    In general, the encoder's of the first of `tasks` with its source language, and the decoder's of the first with its
+    target language. Returns also the names of these two. Raises UserError if there is no such task.
     """
     src, tgt = split_task(task)
     same_source = [other for other in tasks if split_task(other)[0] == src]

@@ -1,6 +1,6 @@
-"""The Transformer of the paper, with feed-forward networks that can be narrowed to the neurons of one task.
+"""The Transformer, with feed-forward networks (FFNs) in which each task has its own neurons (the paper's section 4).
 
-A *task* is a translation direction, such as en-de. Symbols, the same in every file of this project:
+A *task* is a translation direction, such as en-de. A *neuron* is a hidden unit of an FFN. Symbols, in all files:
 
     B  sentences in a batch      D  model width, d_model      N  tasks
     S  source length             F  FFN neurons, d_ff         L  FFN layers: the encoder's first, then the decoder's
@@ -8,8 +8,8 @@ A *task* is a translation direction, such as en-de. Symbols, the same in every f
 
 (A module that serves encoder and decoder alike writes T for the length of either.)
 
-Everything but the masks is the pre-norm Transformer that multilingual translation commonly uses: one embedding table
-for source, target and output, sinusoidal positions, ReLU in the feed-forward networks.
+Except for the masks, this is the pre-norm Transformer that is common in multilingual translation: one embedding table
+for source, target and output, sinusoidal position encodings, ReLU in the FFNs.
 """
 import copy
 import math
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-PAD, UNK, EOS = 0, 1, 2  # ids of every vocabulary: padding, which is never seen or counted; unknown; end of sentence
+PAD, UNK, EOS = 0, 1, 2  # ids of every vocabulary: padding, never attended to or counted; unknown; end of sentence
 
 
 @dataclass
@@ -78,7 +78,7 @@ class FeedForward(nn.Module):
     """The masked network of Eq. 2 and 3: FFN_t(x) = (ReLU(x W1 + b1) * m_t) W2 + b2.
 
     A neuron with m_t = 0 is off for task t. Its output is exactly 0. So is the gradient that sentences of t send to its
-    row of W1, its entry of b1 and its column of W2.
+    row of w1.weight, its entry of w1.bias and its column of w2.weight. (nn.Linear stores W1 and W2 transposed.)
     """
 
     def __init__(self, d_model, d_ff):
@@ -94,22 +94,22 @@ class FeedForward(nn.Module):
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout with cheaper random numbers on a CPU: one of 64 bits serves four values.
+    """nn.Dropout with cheaper random numbers on a CPU: one number of 64 bits serves four values.
 
-    That takes 3% of a training step instead of 11%. p is rounded down to a multiple of 2^-16: 0.1 to 0.09999.
+    Dropout then takes 3% of a training step instead of 11%. p is rounded down to a multiple of 2^-16: 0.1 to 0.09999.
     """
 
     def forward(self, x):
         if not self.training or x.device.type != 'cpu':
             return super().forward(x)
         numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-2 ** 63, None)  # all 64 bits at random
-        off = int(self.p * 2 ** 16)  # of the 2^16 values that 16 bits have
+        off = int(self.p * 2 ** 16)  # how many of the 2^16 values of 16 bits mean: dropped
         kept = (numbers.view(torch.int16)[:x.numel()] >= off - 2 ** 15).view_as(x)
         return x * (kept * (2 ** 16 / (2 ** 16 - off)))
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and FFN, each normalized before and added after (pre-norm)."""
+    """Self-attention and FFN, each with a LayerNorm before it and a residual connection around it (pre-norm)."""
 
     def __init__(self, config):
         super().__init__()
@@ -125,7 +125,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention to the source, and FFN (pre-norm)."""
+    """Causal self-attention, cross-attention to the source, and FFN (pre-norm)."""
 
     def __init__(self, config):
         super().__init__()
@@ -135,9 +135,9 @@ class DecoderLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x, cache, src_mask, ffn_mask):
-        """x (B, T, D): tokens that follow those in `cache`, which grows by them. Returns (B, T, D).
+        """x (B, T, D): the tokens after those in `cache`; their keys and values are added to it. Returns (B, T, D).
 
-        In beam search x has B * beam rows: the hypotheses of one sentence stand one below the other.
+        In beam search x has B * beam rows, and the hypotheses of one sentence are consecutive. Masks: see EncoderLayer.
         """
         h = self.self_norm(x)
         cache.append(*self.self_attention.keys_values(h))
@@ -170,7 +170,7 @@ class LayerCache:
     def select(self, rows, sentences):
         """Keep these `rows` of the target, in this order, and these `sentences` of the source."""
         self.keys, self.values = self.keys[rows], self.values[rows]
-        if len(sentences) < len(self.src_keys):  # else spare the copy: the source's are large
+        if len(sentences) < len(self.src_keys):  # else there is nothing to drop, and a copy is slow
             self.src_keys, self.src_values = self.src_keys[sentences], self.src_values[sentences]
 
 
@@ -206,7 +206,7 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def narrow(self, neurons):
-        """Keep only the neurons (F_l,) of each of the L layers, all of them on, for one task with index 0."""
+        """Keep only these neurons, L tensors of indices (F_l,). One task is left, number 0, with all of them on."""
         for ffn, kept in zip(self.ffns, neurons):
             ffn.w1.out_features = ffn.w2.in_features = len(kept)
             ffn.w1.weight = nn.Parameter(ffn.w1.weight[kept])  # (F_l, D)
@@ -248,14 +248,14 @@ class Transformer(nn.Module):
         return self.decoder_norm(x)
 
     def project(self, x):
-        """Scores over the vocabulary for x (..., D): (..., V)."""
+        """Scores (logits) over the vocabulary for x (..., D): (..., V)."""
         return nn.functional.linear(x, self.embedding.weight)
 
     def forward(self, src, tgt, task):
         """The decoder's output (n, D) at the n tokens of tgt[:, 1:] that are not PAD, each predicted from those before.
 
         src (B, S) and tgt (B, T + 1) are rows as `data.py` lays them out, task (B,) indexes `masks`. `project` turns
-        the output into scores. Padding is left out, because the product with the vocabulary is the largest of all.
+        the output into scores. Padding is left out, because `project` is the largest matrix product of all.
         """
         memory, src_mask = self.encode(src, task)
         x = self.decode(tgt[:, :-1], task, self.new_cache(memory), src_mask)  # (B, T, D)
@@ -263,7 +263,7 @@ class Transformer(nn.Module):
 
 
 def sinusoids(length, d_model):
-    """The fixed position encodings of the original Transformer, (length, d_model)."""
+    """The fixed position encodings of the original Transformer (Vaswani et al. 2017, section 3.5): (length, D)."""
     position = torch.arange(length)[:, None]  # (length, 1)
     angle = position * torch.exp(torch.arange(0, d_model, 2) * (-math.log(10000.0) / d_model))  # (length, D/2)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (length, D)

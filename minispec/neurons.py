@@ -4,7 +4,7 @@
     select    keep the most active neurons that carry k% of a layer's activity            Eq. 1
     overlap   intersection over union of the tasks' neurons, and what chance gives        section 3.2
 
-Counts and masks have the shape (N, L, F); see `model.py` for the symbols. `masks.py` says who gets which neurons.
+Counts and masks have the shape (N, L, F); see `model.py` for the symbols. `masks.py` gives each task its neurons.
 """
 import warnings
 
@@ -51,9 +51,9 @@ def record(model, batches):
 
 
 def count_active(counts, layer, h, real, task):
-    """Add one batch of one layer to `counts`: h (B, T, F) the ReLU's output, real (B, T) no padding, task (B,)."""
+    """Add one batch of one layer to `counts`: h (B, T, F) ReLU's output, real (B, T) false at padding, task (B,)."""
     # The sign of a ReLU's output is 1 where it is active, else 0. A product is ten times as fast as a sum of bools.
-    active = (real[:, None].to(h.dtype) @ h.sign()).squeeze(1)  # (B, 1, T) (B, T, F) -> (B, F), in positions
+    active = (real[:, None].to(h.dtype) @ h.sign()).squeeze(1)  # (B, 1, T) @ (B, T, F) -> (B, F), counts of positions
     found = {'token': active, 'sentence': active > 0,  # (B, F) each
              'positions': real.sum(1), 'sentences': real.any(1)}  # (B,) each
     for name, values in found.items():
@@ -61,11 +61,11 @@ def count_active(counts, layer, h, real, task):
 
 
 def select(counts, k):
-    """Eq. 1: in every row of counts (..., F), the fewest most active neurons whose counts reach k% of the row's sum.
+    """Eq. 1: in every row of counts (..., F), the fewest neurons whose counts sum to k% of the row's total or more.
 
-    Neurons are taken by count, ties by index, up to and with the one that reaches the line. With counts 5 3 1 1 0 and
-    k = 80 the line is at 8, so 5 and 3 stay; with k = 81 it is at 8.1, and the first of the two 1s stays too.
-    k = 100 keeps every neuron. So does a row of zeros, with a warning, because it says nothing about its neurons.
+    Neurons are taken by falling count, ties by index, until their sum reaches the threshold. With counts 5 3 1 1 0 and
+    k = 80 the threshold is 8, so 5 and 3 stay; with k = 81 it is 8.1, and the first of the two 1s stays too.
+    k = 100 keeps every neuron. A row of zeros does too, with a warning, because it does not rank its neurons.
     Returns a boolean mask (..., F). Raises ValueError for a k outside (0, 100].
     """
     if not 0 < k <= 100:
@@ -73,9 +73,9 @@ def select(counts, k):
     ranked, order = counts.sort(dim=-1, descending=True, stable=True)  # (..., F)
     total = ranked.sum(-1, keepdim=True)  # (..., 1)
     if (total == 0).any():
-        warnings.warn(f'nothing fired in {int((total == 0).sum())} of {total.numel()} rows; they keep all neurons')
+        warnings.warn(f'no neuron is active in {int((total == 0).sum())} of {total.numel()} rows; they keep all')
     before = ranked.cumsum(-1) - ranked  # (..., F): activity of the neurons ranked higher
-    # A neuron stays if those before it do not reach the line by themselves. 64-bit floats keep whole-number k exact.
+    # A neuron stays if those before it do not reach the threshold. 64-bit floats keep whole-number k exact.
     keep = (before.double() * 100 < total.double() * k) | (total == 0) | (k == 100)  # (..., F), in ranked order
     return torch.zeros_like(keep).scatter_(-1, order, keep)
 
@@ -83,8 +83,8 @@ def select(counts, k):
 def overlap(masks):
     """Intersection over union (IoU) of every two tasks' neurons in each layer, and the IoU expected by chance.
 
-    Two sets drawn independently with densities p and q share pq of all neurons and cover p + q - pq of them. So chance
-    gives IoU pq / (p + q - pq), for instance 0.64 if both densities are 0.78. masks (N, L, F); returns (L, N, N) each.
+    Two independent random sets with densities p and q share pq of all neurons on average, and cover p + q - pq. So the
+    IoU by chance is about pq / (p + q - pq), 0.64 if both densities are 0.78. masks (N, L, F); returns (L, N, N) each.
     """
     m = masks.transpose(0, 1).double()  # (L, N, F)
     shared = m @ m.mT  # (L, N, N)

@@ -1,4 +1,4 @@
-"""The report of a test: one page for a browser, which loads nothing else, runs no code, and shows what a run has."""
+"""The report of a test: one HTML page, which loads no other file and runs no script."""
 import contextlib
 import math
 from html import escape
@@ -32,7 +32,7 @@ text { fill: currentColor; font-size: 11px } path, polyline { fill: none; stroke
 
 
 def write_report(folder, found, systems, texts, curves):
-    """Write what a test found out about a system, and return the path: RUN/report.html for RUN/test.specialized.
+    """Write the report of a system's test, and return its path: RUN/report.html for RUN/test.specialized.
 
     The report of another model or split has a name of its own, such as RUN/report.test.dense.html.
 
@@ -40,7 +40,7 @@ def write_report(folder, found, systems, texts, curves):
     found    what scores.json holds
     systems  {name: Checkpoint}, the tested one and then those that it is compared with
     texts    {what: {task: lines}}: the source, the reference, and each system's translations by its name
-    curves   {name: path}: NAME.csv, which need not be there
+    curves   {name: path of NAME.csv}, which may be missing
     """
     name, checkpoint = next(iter(systems.items()))
     tasks, masks = checkpoint.tasks, checkpoint.model.masks.cpu()
@@ -70,44 +70,44 @@ def figure(height, drawn, caption):
 
 
 def coloured(text, value):
-    """A cell: blue if the value is above 0, orange if it is below, and the stronger the farther it is."""
+    """A cell: blue if the value is above 0, orange if it is below; the farther from 0, the stronger."""
     paint = f'rgb({"40 120 255" if value > 0 else "255 130 0"} / {min(1, abs(value)):.2f})'
     return f'<b style="background:{paint}">{text}</b>'
 
 
 def remarks(found, systems, profile):
-    """What to look at, in sentences that the run decides."""
+    """What to look at: sentences that depend on the results."""
     (name, tested), *others = systems.items()
     for other, system in others:
         if system.base != tested.base:
-            yield f'{name} and {other} were not made from the same base: more than masks tells them apart.'
+            yield f'{name} and {other} were not made from the same base, so they differ in more than their masks.'
     fair = [other for other, system in others if 'base' in system.info or 'base' not in tested.info]
-    for other in fair:  # a base is in the middle of its training: that it is behind says nothing
+    for other in fair:  # a base is only half trained, so a lead over it says nothing
         rows = found['others'][other]['means'] or found['others'][other]['scores']
         first = next(iter(rows.values()))
         said = verdict(first).replace('open', 'not shown to be better or worse')
-        yield (f'{name} against {other}: {said}, {interval(first)}. The interval is about other test sentences. '
-               'Another seed can change more: before you believe it, repeat the run with another --seed, and a --run '
-               'of its own.')
+        yield (f'{name} against {other}: {said}, {interval(first)}. The interval says how much other test '
+               'sentences could change this. Another seed can change more: before you believe it, repeat the run with '
+               'another --seed, in another --run.')
         levels = [f'{key} {interval(row)}' for key, row in rows.items() if key.endswith(' pairs')]
         if levels:
             yield f'The same by training size: {"; ".join(levels)}. Where intervals overlap, the order may be chance.'
     if 'base' in tested.info and tested.info['phase'] != 'dense' and not fair:
-        yield ('Nothing here is compared with dense.pt, so nothing shows what the masks are worth. '
+        yield ('Nothing here is compared with dense.pt, so nothing shows what the masks contribute. '
                'python specialize.py --masks dense makes it.')
     if len(found['scores']) > 1:
         worst = min(found['scores'], key=lambda task: found['scores'][task]['BLEU'])
         yield f'{worst} has the lowest BLEU, {found["scores"][worst]["BLEU"]:.2f}. Read its translations.'
-    if profile.masks.all() or tested.info['phase'] in ADAPTERS:  # whose masks leave out the neurons of others alone
+    if profile.masks.all() or tested.info['phase'] in ADAPTERS:  # adapters' masks leave out only other adapters
         return
     off = dict(zip(profile.layers, sparsity(profile.masks).mean(0).tolist()))
     low, high = min(off, key=off.get), max(off, key=off.get)
-    yield (f'A direction works without {sum(off.values()) / len(off):.0%} of its neurons. This sparsity is lowest in '
+    yield (f'A direction works without {sum(off.values()) / len(off):.0%} of the neurons. This sparsity is lowest in '
            f'{low}, {off[low]:.0%}, and highest in {high}, {off[high]:.0%}. In the paper it falls through the encoder '
            'and rises through the decoder.')
     if pair := nearest_pair(profile):
-        yield ('Above chance, {2} and {3} share most, in {4}: overlap {0:.2f}, expected by chance {1:.2f}. Are these '
-               'languages relatives? Do they have the same amount of text?'.format(*pair))
+        yield ('Above chance, {2} and {3} share most, in {4}: IoU {0:.2f}, expected by chance {1:.2f}. Are '
+               'these languages related? Do they have the same training size?'.format(*pair))
 
 
 def interval(row):
@@ -115,7 +115,7 @@ def interval(row):
 
 
 def scores(found, name):
-    """Means and directions: the BLEU of all systems, and in full the difference to the first of the others."""
+    """A table of means and directions: the BLEU of all systems, and the difference from the first of the others."""
     others = list(found['others'].values())
     rows = [['', 'chrF++', 'length', *(f'BLEU<br>{escape(system)}' for system in [name, *found['others']]),
              *['ΔBLEU', '95% interval', 'p'] * bool(others)]]
@@ -128,9 +128,9 @@ def scores(found, name):
                 sure = row['low'] > 0 or row['high'] < 0 if p is None else p < SIGNIFICANT
                 rows[-1] += [coloured(f'{row["difference"]:+.2f}', sure * math.copysign(0.5, row['difference'])),
                              f'{row["low"]:+.2f} to {row["high"]:+.2f}', '' if p is None else f'{p:.3f}']
-    notes = [f'ΔBLEU: {name} minus {next(iter(found["others"]))}; blue (better) or orange (worse) if it is more than '
-             f'chance. p: corrected by Holm; {found["samples"]:,} bootstrap samples. A base is in the middle of its '
-             'training, so that it is behind says nothing.'] if others else []
+    notes = [f'ΔBLEU: {name} minus {next(iter(found["others"]))}; blue (better) or orange (worse) if '
+             f'significant. p: corrected by Holm; {found["samples"]:,} bootstrap samples. A base is only half trained, '
+             'so a lead over it says nothing.'] if others else []
     return table(rows) + ''.join(f'<p>{escape(note)}</p>\n' for note in [*notes, *found['signatures']])
 
 
@@ -148,12 +148,12 @@ def translations(texts, profile):
 
 
 def curve(systems, curves):
-    """Validation losses over the steps, on a logarithmic scale: of each system the mean, and faintly each direction."""
+    """Validation losses by step, on a logarithmic scale: each system's mean, and each direction as a faint line."""
     lines = {}  # {name: (steps, rows of N losses)}
     for name, system in systems.items():
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # there is none, or somebody edited it
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the file is missing or was edited
             steps, _, losses = read_curve(curves[name])
-            if base := system.info.get('base'):  # from where it goes on
+            if base := system.info.get('base'):  # its steps come first
                 steps, losses = [base['step'], *(base['step'] + step for step in steps)], [base['valid'], *losses]
             lines[name] = steps, [[max(loss, 1e-4) for loss in row] for row in losses]
     every = [loss for _, losses in lines.values() for row in losses for loss in row]
@@ -175,30 +175,30 @@ def curve(systems, curves):
     legend = []
     for number, (name, (steps, losses)) in enumerate(reversed(lines.items())):  # the tested one on top
         paint, means = f'hsl({60 + 155 * number} 75% 45%)', [sum(row) / len(row) for row in losses]
-        thick = f'stroke-width:{len(lines) - number + 1}'  # what lies below stays seen
+        thick = f'stroke-width:{len(lines) - number + 1}'  # lower lines are thicker, to stay visible
         for values, style in [*((each, 'opacity:.3') for each in zip(*losses)), (means, thick)]:
             points = ' '.join(f'{x(step)},{y(value)}' for step, value in zip(steps, values))
             drawn += f'<polyline points="{points}" style="stroke:{paint};{style}"/>'
-        legend.append(f'<span style="color:{paint}">■</span> {escape(name)}, at last {means[-1]:.3f}')
+        legend.append(f'<span style="color:{paint}">■</span> {escape(name)}, final loss {means[-1]:.3f}')
     return figure(290, drawn, 'Validation loss in nats per target token over the steps of base and continued training. '
                               f'Thick: mean; faint: each direction. {"; ".join(legend)}.')
 
 
 def neurons(profile):
-    """A map of each layer; of the last of each side, all overlaps. Nothing where all directions have all neurons."""
+    """A map for each layer; for the last of each side, all overlaps. Nothing if all directions have all neurons."""
     if profile.masks.all():
         return ''
     last = [profile.layers[len(profile.layers) // 2 - 1], profile.layers[-1]] if len(profile.tasks) > 1 else []
-    return ('<p>A row for each direction, a column for each neuron: those that most directions have come first.</p>\n'
+    return ('<p>A row is a direction, a column a neuron. Neurons that most directions have come first.</p>\n'
             + ''.join(neuron_map(profile, layer) for layer in profile.layers)
-            + '<p>Overlap: of the neurons that one or both of two directions have, how many per cent both have. Blue: '
-              'above what chance gives; orange: below. The encoder sees the source language alone, so on line-aligned '
-              'text directions from one language have the same neurons.</p>\n' * bool(last)
+            + '<p>Overlap: IoU of two directions in percent, the neurons that both have over those that either has. '
+              'Blue: above the value expected by chance; orange: below. The encoder sees the source language alone, so '
+              'on line-aligned text, directions from one language have the same neurons.</p>\n' * bool(last)
             + ''.join(overlaps(profile, layer) for layer in last))
 
 
 def neuron_map(profile, layer):
-    """Which direction has which neurons: rows by family; columns by how many have the neuron, alike ones together."""
+    """Which direction has which neurons. Rows are ordered by family, columns by how many directions have the neuron."""
     order, masks = display_order(profile.tasks), profile.masks[:, profile.layers.index(layer)]  # (N, F)
     columns = sorted(masks[order].T.tolist(), key=lambda column: (-sum(column), [not on for on in column]))  # (F, N)
     drawn, y = '', 0
@@ -226,7 +226,7 @@ def overlaps(profile, layer):
 
 
 def settings(systems):
-    """The settings of the base and of what was made from it."""
+    """The settings of the base and of the systems made from it."""
     tested = next(iter(systems.values())).info
     columns = {'base': tested.get('base', tested)['settings']} | {
         escape(name): system.info['settings'] for name, system in systems.items() if 'base' in system.info}

@@ -1,4 +1,4 @@
-"""What the machine is: its device, its precision, its processes, and Ctrl-C."""
+"""The machine: its device, its precision, its processes, and Ctrl-C."""
 import contextlib
 import os
 import signal
@@ -44,22 +44,22 @@ def pick_dtype(name, device):
 def rank_and_world_size():
     """Which of torchrun's processes this is, and of how many; without torchrun (0, 1).
 
-    They train as one: each takes every world-th sentence of every batch, and its own random numbers. Gradients, losses
-    and numbers of tokens are summed over all. The first alone writes files, and prints (see `cli.run`).
+    All processes train one model. Each takes every world_size-th sentence of a batch, and has its own random numbers.
+    Gradients, losses and token counts are summed over all. Only the first writes files and prints (see `cli.run`).
     """
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
 def join_processes(device):
-    """Let torchrun's processes meet; without torchrun, or if they have met, do nothing."""
+    """Connect torchrun's processes. Without torchrun, or if they are connected, do nothing."""
     if distributed.is_torchelastic_launched() and not distributed.is_initialized():
         if device.type == 'cuda':
-            torch.cuda.set_device(device)  # nccl works on the current one
+            torch.cuda.set_device(device)  # NCCL uses the current device
         distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
 
 
 def from_first_process(make, device):
-    """What make() returns in the first process, in all of them; the others do not call it."""
+    """Call make() in the first process only, and return its result in all processes."""
     join_processes(device)
     found = [make() if rank_and_world_size()[0] == 0 else None]
     if distributed.is_initialized():
@@ -74,7 +74,7 @@ def wrap_ddp(model, device):
 
 
 def all_reduce_sum(numbers):
-    """The sum of a tensor over all processes."""
+    """The sum of a tensor over all processes, in place."""
     if distributed.is_initialized():
         distributed.all_reduce(numbers)
     return numbers
@@ -84,10 +84,10 @@ def all_reduce_sum(numbers):
 def deferred_ctrl_c():
     """Yields a list that is non-empty after the first Ctrl-C or SIGTERM; a second one interrupts at once.
 
-    Raises KeyboardInterrupt at the end if the first came too late for anybody to look at the list.
+    Raises KeyboardInterrupt at the end if the first came after the caller last looked at the list.
     """
     noted = []
-    if threading.current_thread() is not threading.main_thread():  # others cannot have Ctrl-C
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
         yield noted
         return
 
@@ -95,13 +95,13 @@ def deferred_ctrl_c():
         noted.append(signal_number)
         restore()
         if rank_and_world_size()[0] == 0:
-            os.write(2, b'\nsaving after this step; another Ctrl-C stops at once\n')  # `print` may be at work already
+            os.write(2, b'\nsaving after this step; another Ctrl-C stops at once\n')  # `print` may be running
 
     def restore():
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    # SIGTERM is what the schedulers of clusters send.
+    # The schedulers of clusters send SIGTERM.
     before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield noted

@@ -1,8 +1,8 @@
 """BLEU and chrF++ of a system, task by task, and whether it differs from others by more than chance.
 
-A test text is one draw of sentences; another draw would have given other scores. The paired bootstrap draws it again
-and again out of itself and looks how far the difference of two systems moves. It is done here and not by sacreBLEU's
-PairedTest, because averages over tasks need it as well.
+A test set is one sample of sentences; another sample would give other scores. The paired bootstrap (Koehn 2004) draws
+its sentences again and again, with replacement, and measures how much the difference of two systems varies. It is
+implemented here because sacreBLEU's PairedTest cannot test means over tasks.
 """
 import re
 from itertools import zip_longest
@@ -13,25 +13,25 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from minispec.tasks import HUB, from_hub, into_hub, split_task
 
-# Scripts without spaces between words, and the languages written in them: sacreBLEU's default tokenizer would take a
-# whole sentence for a word. Korean has spaces, and a tokenizer of its own.
+# Languages and scripts without spaces between words: sacreBLEU's default tokenizer would take a sentence for one word.
+# Korean has spaces, but also a tokenizer of its own.
 TOKENIZERS = {
     'zh': 'zh zho chi cmn yue lzh wuu nan hak gan hsn cdo cjy cpx czh czo mnp cn hans hant hani',
     'ja-mecab': 'ja jpn jp jpan',
     'ko-mecab': 'ko kor kore hang',
     'char': 'th tha lo lao km khm my mya bur shn bo bod tib dz dzo thai laoo khmr mymr tibt',
 }
-MIN_SAMPLES, SAMPLES_PER_TASK = 1000, 100  # p is at least 1 / (samples + 1), which Holm multiplies by up to all tasks
-BLOCK = 2 ** 17  # lines that are drawn at a time: bounds the memory, and fits the cache of a processor
+MIN_SAMPLES, SAMPLES_PER_TASK = 1000, 100  # p is at least 1 / (samples + 1), and Holm multiplies it by up to N
+BLOCK = 2 ** 17  # lines that are drawn at a time: bounds the memory, and fits a processor's cache
 SIGNIFICANT = 0.05
-MARGIN = 0.5  # BLEU: named before the experiments were run; a difference below it does not matter
-LENGTHS_DIFFER, TOO_LONG = 0.1, 1.2  # in lengths of the reference: from where on a task gets an alarm
+MARGIN = 0.5  # in BLEU, fixed before the experiments were run: smaller differences do not matter
+LENGTHS_DIFFER, TOO_LONG = 0.1, 1.2  # of length / reference length, for `alarms`
 
 
 def tokenizer_for(language):
     """The name of sacreBLEU's tokenizer for a language such as de, ZH, zho_Hans or zh-CN.
 
-    A region says nothing: ms_MY is Malay and not Burmese. A script, which has four letters, does if the code does not.
+    A region is ignored: ms_MY is Malay, though my is Burmese. A script (four letters) counts if the code is unknown.
     """
     code, *subtags = re.split('[_-]', language.lower())
     for part in [code, *(subtag for subtag in subtags if len(subtag) == 4)]:
@@ -51,10 +51,10 @@ def metrics_for(language, references):
 
 
 def statistics(metric, hypotheses):
-    """What BLEU adds up over n sentences, (n, 10): right n-grams and all n-grams for n = 1 ... 4, and both lengths.
+    """What BLEU adds up over n sentences, (n, 10): correct n-grams and all n-grams of orders 1 to 4, and both lengths.
 
-    The method is the one that sacreBLEU's own PairedTest calls. Unlike a corpus_score for each sentence, it counts the
-    references' n-grams once for all systems, and warns of a text that looks tokenized.
+    sacreBLEU's own PairedTest calls the same method. Unlike a corpus_score for each sentence, it counts the references'
+    n-grams once for all systems, and warns of a text that looks tokenized.
     """
     stats = torch.tensor(metric._extract_corpus_statistics(hypotheses, None), dtype=torch.double)  # lengths first
     return stats.roll(-2, dims=1)  # (n, 10)
@@ -63,7 +63,7 @@ def statistics(metric, hypotheses):
 def bleu(totals):
     """The BLEU (...) of texts from the sums of their sentences' statistics (..., 10), as BLEU.compute_bleu has it.
 
-    The first n with no right n-gram counts as half an n-gram, the next such n as a quarter, and so on.
+    The first order without a correct n-gram gets a count of 1/2, the next such order 1/4, and so on.
     """
     right, every = totals[..., :4], totals[..., 4:8]  # (..., 4) each
     length, reference_length = totals[..., 8], totals[..., 9]  # (...) each
@@ -74,10 +74,10 @@ def bleu(totals):
 
 
 def resample(stats, samples, seed):
-    """BLEU (..., samples) of texts as long as these, whose sentences (..., n, 10) are drawn with replacement.
+    """BLEU (..., samples) of bootstrap samples: n sentences drawn with replacement from the n of stats (..., n, 10).
 
-    Which lines are drawn depends on seed and n alone. So all systems get the same, and so do all tasks if their test
-    texts have the same number of lines, as line-aligned ones have.
+    Which lines are drawn depends on seed and n alone. So they are the same for all systems, and also for all tasks
+    whose test texts have the same number of lines, such as line-aligned ones.
     """
     n, generator, found = stats.shape[-2], torch.Generator().manual_seed(seed), []
     for block in torch.arange(samples).split(max(1, BLOCK // n)):
@@ -88,11 +88,11 @@ def resample(stats, samples, seed):
 
 
 def difference(before, after, before_samples, after_samples):
-    """The difference of two scores, its 95% interval, and p: how often chance moves the difference by as much.
+    """The difference of two scores, its 95% interval, and p: how often resampling moves it by its own size or more.
 
-    p is two-sided. sacreBLEU's own is smaller, because it compares *absolute* differences with their mean, which leaves
-    out one tail: where nothing differs it gives p < 0.05 in 11 of 100 cases (simulated), this one in 5. A difference of
-    exactly 0 has a p of 1.
+    p is two-sided. sacreBLEU's p is smaller, because it compares *absolute* differences with their mean, and so leaves
+    out one tail. Between equal systems it is below 0.05 in 11 of 100 cases (simulated), and this one in 5. A difference
+    of exactly 0 has a p of 1.
     """
     samples = after_samples - before_samples  # (samples,)
     moved = (samples - (after - before)).abs() >= abs(after - before)  # (samples,)
@@ -102,7 +102,7 @@ def difference(before, after, before_samples, after_samples):
 
 
 def differences(before, after, samples):
-    """What `difference` returns for each task, and p_holm; all are given by task, `samples` as (before's, after's)."""
+    """What `difference` returns for each task, and p_holm. All are by task; `samples` are pairs (before, after)."""
     rows = {task: difference(before[task], after[task], *samples[task]) for task in before}
     for task, p in holm({task: row['p'] for task, row in rows.items()}).items():
         rows[task]['p_holm'] = p
@@ -110,9 +110,10 @@ def differences(before, after, samples):
 
 
 def holm(p):
-    """Holm's correction of {name: p}, so that 5 in 100 is the risk of any false alarm, not of each one.
+    """Holm's correction of {name: p}: at p < 0.05, the risk of one or more false positives among all is 5%.
 
-    The smallest of m is multiplied by m, the next by m - 1, and so on; none gets less than a smaller one, nor above 1.
+    The smallest of m is multiplied by m, the next by m - 1, and so on. None becomes less than the one before, or more
+    than 1.
     """
     corrected, largest = {}, 0.0
     for i, name in enumerate(sorted(p, key=p.get)):
@@ -121,7 +122,7 @@ def holm(p):
 
 
 def groups(sizes):
-    """Over which tasks to average, {name: tasks}. `sizes`, {task: training pairs}, gives the resource levels."""
+    """The tasks to average over, {name: tasks}. `sizes`, {task: training pairs}, gives the resource levels."""
     found = {'all': list(sizes), f'from {HUB}': from_hub(sizes), f'into {HUB}': into_hub(sizes)}
     levels = sorted(set(sizes.values()), reverse=True)
     if len(levels) > 1:
@@ -133,18 +134,18 @@ def score(references, hypotheses, others, averaged, seed):
     """Score {task: hypotheses} against {task: references}, and against others, {name: {task: hypotheses}}.
 
     Returns what scores.json holds of it:
-      scores      {task: row} with BLEU, chrF++, and length in lengths of the references
+      scores      {task: row} with BLEU, chrF++, and length over the references' length
       means       {name: row} of means over the tasks that {name: tasks} `averaged` lists
       signatures  {signature: tasks} of the metrics
-      samples     how many the bootstrap draws: none without others
+      samples     the number of bootstrap samples; 0 without others
       others      {name: the scores and means of that system, without chrF++ and with what `compare` adds}
     """
     systems, stats, signatures = [hypotheses, *others.values()], {}, {}
     scores = [{} for _ in systems]
     for task, lines in references.items():
         metrics = metrics_for(split_task(task)[1], lines)
-        stats[task] = torch.stack([statistics(metrics['BLEU'], system[task]) for system in systems])  # (S, n, 10)
-        for rows, totals in zip(scores, stats[task].sum(1)):  # (S, 10)
+        stats[task] = torch.stack([statistics(metrics['BLEU'], system[task]) for system in systems])  # (systems, n, 10)
+        for rows, totals in zip(scores, stats[task].sum(1)):  # (systems, 10)
             rows[task] = {'BLEU': bleu(totals).item(), 'length': (totals[8] / totals[9].clamp(min=1)).item()}
         scores[0][task]['chrF++'] = metrics['chrF++'].corpus_score(hypotheses[task], [lines]).score
         for name, metric in metrics.items():
@@ -152,7 +153,7 @@ def score(references, hypotheses, others, averaged, seed):
     tested, *compared = ({'scores': rows, 'means': {name: mean_row(rows, tasks) for name, tasks in averaged.items()}}
                          for rows in scores)
     count = max(MIN_SAMPLES, SAMPLES_PER_TASK * len(references)) if others else 0
-    samples = {task: resample(x, count, seed) for task, x in stats.items()} if others else {}  # (S, count) each
+    samples = {task: resample(x, count, seed) for task, x in stats.items()} if others else {}  # (systems, count) each
     for i, other in enumerate(compared, start=1):
         compare(tested, other, {task: x[[i, 0]] for task, x in samples.items()}, averaged)  # (2, count) each
     return {**tested, 'signatures': signatures, 'samples': count, 'others': dict(zip(others, compared))}
@@ -164,10 +165,10 @@ def mean_row(rows, tasks):
 
 
 def compare(tested, other, samples, averaged):
-    """Add to the other system's rows what `difference` returns, to those of tasks also p_holm; and add the verdicts.
+    """Add to the other system's rows what `difference` returns, for tasks also p_holm; then add the verdicts.
 
-    `samples` are {task: (2, count)}, of the other system and of the tested one. For a mean, the bootstrap draws the
-    same lines in all tasks, and takes the mean of their scores.
+    `samples` are {task: (2, count)}, of the other system and of the tested one. The samples of a mean are the means of
+    the tasks' samples.
     """
     before, after = ({task: row['BLEU'] for task, row in system['scores'].items()} for system in (other, tested))
     for task, row in differences(before, after, samples).items():
@@ -179,7 +180,7 @@ def compare(tested, other, samples, averaged):
 
 
 def verdicts(rows):
-    """In how many tasks a system wins, ties or loses (by p_holm), and in how many it is up or down at all."""
+    """In how many tasks a system wins, ties or loses (by p_holm), and is up or down (even if not significantly)."""
     up = [row['p_holm'] < SIGNIFICANT for row in rows.values() if row['difference'] > 0]
     down = [row['p_holm'] < SIGNIFICANT for row in rows.values() if row['difference'] < 0]
     return {'wins': sum(up), 'ties': len(rows) - sum(up) - sum(down), 'losses': sum(down),
@@ -195,7 +196,7 @@ def verdict(row):
 
 
 def alarms(found):
-    """A line for each task whose translations are much longer than the references or than another system's."""
+    """A line for each task whose length is above TOO_LONG, or more than LENGTHS_DIFFER from another system's."""
     lines = []
     for task, row in found['scores'].items():
         others = {name: other['scores'][task]['length'] for name, other in found['others'].items()}

@@ -21,9 +21,9 @@ from minispec.runtime import all_reduce_sum, deferred_ctrl_c, pick_device, rank_
 
 
 def learning_rate(step, steps, peak, warmup, decays):
-    """Rise to `peak` over the first `warmup` steps, then stay, or fall to 0 in a straight line; `step` counts from 1.
+    """Rise linearly to `peak` over `warmup` steps, then stay there, or decay linearly to 0; `step` counts from 1.
 
-    The base rises and stays; what goes on from it falls. So both together are one training with one schedule.
+    A base rises and stays; the training that continues it decays. So both together are one training with one schedule.
     """
     if step < warmup:
         return peak * step / warmup
@@ -31,7 +31,7 @@ def learning_rate(step, steps, peak, warmup, decays):
 
 
 def scheduled_rate(progress, args, of_base):
-    """The rate of this step: a base warms up and stays; what goes on falls; what starts anew does both."""
+    """The rate of this step. A base warms up and stays, its continuation decays, a restart warms up and decays."""
     warmup = 0 if progress.before else max(1, args.steps // 10)
     return learning_rate(progress.step, args.steps, args.lr, warmup, not of_base)
 
@@ -39,24 +39,24 @@ def scheduled_rate(progress, args, of_base):
 class SmoothedCrossEntropy(torch.autograd.Function):
     """Cross-entropy of the scores x W^T (n, V) against smoothed targets, with its gradient, in slices of 512 tokens.
 
-    A target is 1 - smoothing on the right token plus smoothing spread over all V. The gradient by the scores is softmax
-    minus target. The scores are the largest tensor of a step, and autograd would pass over them some ten times in main
-    memory. A slice is turned into its gradient while it is in the processor's cache, and then forgotten. On a CPU the
-    step takes 0.8 of the time, and the memory of a batch does not grow by (n, V).
+    A target is 1 - smoothing on the right token plus smoothing spread over all V. The gradient with respect to the
+    scores is softmax minus target. The scores are the largest tensor of a step, and autograd would pass over them some
+    ten times in main memory. Here a slice is turned into its gradient while it is in the processor's cache, and then
+    dropped. On a CPU, a step takes 0.8 of the time, and only 512 tokens' scores are in memory at a time.
     """
 
     @staticmethod
     def forward(ctx, x, weight, targets, smoothing=0.1):
-        """x (n, D), weight (V, D), targets (n,). Returns the loss of all tokens together, and of each (n,)."""
+        """x (n, D), weight (V, D), targets (n,). Returns the sum of the tokens' losses, and each loss (n,)."""
         losses, grad_x, grad_weight = [], torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
         for rows, right, grad in zip(x.split(512), targets[:, None].split(512), grad_x.split(512)):
             log_p = (rows @ weight.T).float().log_softmax(-1)  # (512, V)
             of_right = log_p.gather(1, right).squeeze(1)  # (512,)
             losses.append(-(1 - smoothing) * of_right - smoothing * log_p.mean(-1))
-            by_scores = log_p.exp_().sub_(smoothing / log_p.size(1))  # (512, V), in the memory of log_p
-            by_scores = by_scores.scatter_add_(1, right, log_p.new_full(right.shape, smoothing - 1)).to(x.dtype)
-            torch.mm(by_scores, weight, out=grad)  # (512, D)
-            grad_weight += by_scores.T @ rows  # (V, D), summed in float32 whatever the precision of the product
+            grad_scores = log_p.exp_().sub_(smoothing / log_p.size(1))  # (512, V), in the memory of log_p
+            grad_scores = grad_scores.scatter_add_(1, right, log_p.new_full(right.shape, smoothing - 1)).to(x.dtype)
+            torch.mm(grad_scores, weight, out=grad)  # (512, D)
+            grad_weight += grad_scores.T @ rows  # (V, D), summed in float32 whatever the precision of the product
         each = torch.cat(losses)
         ctx.save_for_backward(grad_x, grad_weight.to(weight.dtype))
         ctx.mark_non_differentiable(each)
@@ -69,19 +69,19 @@ class SmoothedCrossEntropy(torch.autograd.Function):
 
 
 class Diverged(ArithmeticError):
-    """The loss is not a number; its argument lists the tasks (indices) whose loss it is."""
+    """A loss is infinite or not a number; the argument lists the indices of the tasks with such a loss."""
 
 
 def make_optimizer(model):
-    """Adam as in the paper. No weight decay: it would move the weights of neurons that are off, whose gradient is 0."""
+    """Adam as in Vaswani et al. (2017). No weight decay: it would shrink the weights of neurons that are off, too."""
     return torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
 
 
 def train_step(model, optimizer, batches, dtype):
-    """One step of the optimizer on the mean loss of all target tokens in `batches`. Returns that loss, and the tokens.
+    """One optimizer step on the mean loss of all target tokens in `batches`. Returns that loss, and how many tokens.
 
-    Each batch's loss is divided by the tokens of all batches and all processes. So a step over four small batches, or
-    by four processes, is a step over one large batch. Raises Diverged, before the step, if a loss is not a number.
+    Each batch's loss is divided by the number of tokens in all batches of all processes. So four small batches, or four
+    processes, make the same step as one large batch. Raises Diverged, before the step, if a loss is not finite.
     """
     parallel = isinstance(model, DistributedDataParallel)
     core = model.module if parallel else model
@@ -94,7 +94,7 @@ def train_step(model, optimizer, batches, dtype):
     for number, batch in enumerate(batches, 1):
         batch = batch.to(device)
         targets, target_tasks = batch.targets()  # (n,) each
-        # Processes exchange their gradients after the last batch alone.
+        # Processes exchange their gradients only once, after the last batch.
         with model.no_sync() if parallel and number < len(batches) else contextlib.nullcontext():
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 x = model(*batch)  # (n, D)
@@ -102,7 +102,7 @@ def train_step(model, optimizer, batches, dtype):
             (loss * (world_size / tokens)).backward()  # DistributedDataParallel takes the processes' mean, not the sum
         total += loss.detach() / tokens
         losses.append((each, target_tasks))
-    if not total.isfinite():  # asked once a step: a GPU has to be waited for
+    if not total.isfinite():  # asked once a step, because it waits for the GPU
         raise Diverged(sorted({task for each, tasks in losses for task in tasks[~each.isfinite()].tolist()}))
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -112,7 +112,7 @@ def train_step(model, optimizer, batches, dtype):
 
 @torch.no_grad()
 def validate(model, data, batch_tokens, dtype=torch.float32):
-    """Loss of each task (N,) in nats per target token: teacher-forced, without dropout and label smoothing."""
+    """Loss of each task (N,) in nats per target token: teacher-forced, without dropout or label smoothing."""
     device, (rank, world_size) = model.masks.device, rank_and_world_size()
     model.eval()
     sums = torch.zeros(2, model.config.n_tasks, dtype=torch.double)  # (2, N): losses, and tokens
@@ -130,13 +130,13 @@ def validate(model, data, batch_tokens, dtype=torch.float32):
 
 @dataclass
 class Progress:
-    """How far a training has come: beside weights and optimizer, all that a resumed run needs."""
+    """How far a training has come: all that a resumed run needs besides weights and optimizer."""
     step: int = 0
-    before: int = 0  # steps of the base, after which this training goes on
-    batches: int = 0  # drawn so far, those of the base included
+    before: int = 0  # steps of the base that this training continues
+    batches: int = 0  # drawn so far, including the base's
     best: float = math.inf  # lowest mean validation loss
     best_step: int = 0
-    seconds: float = 0.0  # that it has taken
+    seconds: float = 0.0  # of training and validation so far
     window_start: float = 0.0  # the value of `seconds` after the last validation
     loss_sum: float = 0.0  # smoothed loss since the last validation, summed over tokens
     token_sum: int = 0
@@ -153,14 +153,14 @@ class Progress:
         return self.step >= args.steps or self.step - self.best_step >= args.patience * args.eval_every
 
     def speed(self):
-        """Target tokens a second since the last validation."""
+        """Target tokens per second since the last validation."""
         return self.token_sum / (self.seconds - self.window_start)
 
 
 def go_on(base, phase, restart=False):
-    """What a training of this phase begins with: the base, with its optimizer and its place in the text.
+    """The Checkpoint from which this phase continues: the base, its optimizer state and its place in the batches.
 
-    With `restart` it has neither, but a new optimizer, a new warm-up and the first batches.
+    With `restart` there is neither: training begins with a new optimizer, a new warm-up and the first batches.
     """
     done = base.training['progress']
     state = {'progress': asdict(Progress(before=done['step'], batches=done['batches'])),
@@ -170,7 +170,7 @@ def go_on(base, phase, restart=False):
 
 
 def prepare(checkpoint, path, args):
-    """What the loop needs: the model as all processes train it, its optimizer, and the Progress."""
+    """What the loop needs: the model, wrapped if several processes train it, its optimizer, and the Progress."""
     device = pick_device(args.device)
     wrapped = wrap_ddp(checkpoint.model.to(device), device)
     optimizer = make_optimizer(checkpoint.model)
@@ -186,13 +186,13 @@ def prepare(checkpoint, path, args):
 def train(checkpoint, train_data, valid_data, path, args):
     """Train checkpoint.model in place for args.steps steps and keep the best weights, by validation loss, in `path`.
 
-    A base warms up over a tenth of its steps, and then keeps its rate; what is made from it goes on where it was (see
-    `go_on`) with a falling rate, or with a new warm-up. Every args.eval_every steps the model is validated, a row is
-    printed, and up to three files are written: `path` if the mean over tasks is the lowest yet; NAME.last.pt, from
-    which a resumed run goes on (on a CPU to the last bit); the training curve NAME.csv. Ends early after args.patience
-    validations without a new best. Returns the best mean, or None if nothing was left to train. After a Ctrl-C it
-    finishes the step, writes NAME.last.pt and raises KeyboardInterrupt with the command to go on. Raises UserError if
-    the loss is no longer a number.
+    `scheduled_rate` and `go_on` say how a base and its continuation differ. Every args.eval_every steps the model is
+    validated, a row is printed, and up to three files are written: `path` if the mean loss over tasks is the lowest so
+    far; NAME.last.pt, from which --resume continues (bit for bit on a CPU); and the training curve NAME.csv. Training
+    ends early after args.patience validations without a new best.
+
+    Returns the lowest mean loss, or None if nothing was left to train. After a Ctrl-C it finishes the step, writes
+    NAME.last.pt and raises KeyboardInterrupt with the command to resume. Raises UserError if a loss is not finite.
     """
     path = Path(path)
     model, tasks, dtype = checkpoint.model, checkpoint.tasks, getattr(torch, checkpoint.dtype)
@@ -210,7 +210,7 @@ def train(checkpoint, train_data, valid_data, path, args):
         while not progress.ended(args):
             progress.step += 1
             optimizer.param_groups[0]['lr'] = scheduled_rate(progress, args, checkpoint.base is None)
-            # Dropout's random numbers follow from seed and step alone, so that a resumed run need not have saved them.
+            # Dropout's random numbers depend on seed, step and rank alone, so a resumed run needs no state of them.
             torch.manual_seed(hash((args.seed, progress.before + progress.step, rank)))
             share = [train_data.batch(index[rank::world_size]) for index in islice(batches, args.accumulate)]
             progress.batches += args.accumulate
@@ -230,7 +230,7 @@ def train(checkpoint, train_data, valid_data, path, args):
                 raise KeyboardInterrupt(f'interrupted, and saved after step {progress.step:,}; '
                                         f'to go on: {command_to_resume(world_size)}')
     if distributed.is_initialized():
-        del wrapped  # before what it communicates by, or its end can wait for that of the others for ever
+        del wrapped  # before the process group, or its end can wait for the other processes for ever
         distributed.destroy_process_group()
     return progress.best
 
@@ -251,16 +251,16 @@ def print_header(model, train_data, valid_data, dtype, before):
         print(f'{data.split}: {len(data):,} pairs, {data.n_dropped:,} left out (empty on a side, or too long), '
               f'{data.n_unknown:,} unknown subwords')
     if before:
-        print(f'goes on after step {before:,} of the base, the best by validation loss')
+        print(f'continues from step {before:,} of the base, its best by validation loss')
     print('losses in nats per target token; the smoothed one cannot be compared with the others\n'
           '           smoothed  validation loss:                                      target       time\n'
           '   step  train loss    mean  best direction  worst direction     rate     tokens/s       left')
 
 
 def note_validation(progress, losses, rate, start, tasks, steps):
-    """Print a row of the table, add one to the curve, and begin a new window. Returns whether the loss is the best.
+    """Print a row of the table, add one to the curve, and reset the sums. Returns whether the mean is the best so far.
 
-    losses: N numbers. Raises UserError if their mean is not a number.
+    losses: N numbers. Raises UserError if their mean is not finite.
     """
     mean = sum(losses) / len(losses)
     if not math.isfinite(mean):
@@ -284,7 +284,7 @@ def note_validation(progress, losses, rate, start, tasks, steps):
 def save(path, checkpoint, progress, optimizer, is_best):
     """Write the training curve, the checkpoint if it is the best, and all that a resumed run needs.
 
-    The best checkpoint of a base holds that as well, because others go on from it.
+    The best checkpoint of a base holds that as well, because specialize.py continues from it.
     """
     names = ['step', 'smoothed_train_loss', 'learning_rate', 'target_tokens_per_second',
              *(f'valid_{task}' for task in checkpoint.tasks)]
@@ -297,6 +297,6 @@ def save(path, checkpoint, progress, optimizer, is_best):
 
 
 def command_to_resume(world_size):
-    """The command, as text, that goes on with what sys.argv has started."""
+    """The command, as text, that resumes the run that sys.argv started."""
     launcher = ['torchrun', f'--nproc-per-node={world_size}', '--'] if world_size > 1 else ['python']
     return shlex.join([*launcher, *(word for word in sys.argv if word != '--resume'), '--resume'])

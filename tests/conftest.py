@@ -1,4 +1,4 @@
-"""What several tests stand on: a tiny model, tiny batches, a tiny corpus and its vocabulary. Offline, on the CPU."""
+"""What several tests share: a tiny model, tiny batches, a tiny corpus and its vocabulary. Offline, on the CPU."""
 import sys
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def tiny_model(vocab_size=30, max_len=24):
         for parameter in model.parameters():
             if parameter.dim() == 1:  # biases and norms must not hide mistakes behind their zeros and ones
                 parameter += 0.1 * torch.randn(parameter.shape)
-        # Random positions, tokens of equal weight, strong layers: or every sentence were one token over and over.
+        # Random positions, tokens of equal weight, strong layers: else every sentence would be one token repeated.
         model.positions.copy_(2 * torch.randn(model.positions.shape))
         model.embedding.weight.copy_(torch.nn.functional.normalize(model.embedding.weight))
         for layer in model.decoder:

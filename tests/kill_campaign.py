@@ -2,8 +2,8 @@
 
     python tests/kill_campaign.py --kills 50
 
-Nothing may be half-written: after each kill every file in the run folder must load. Training goes on with --resume as
-soon as there is something to go on from. What then differs from the uninterrupted run in a single bit is an error.
+Nothing may be half-written: after each kill every file in the run folder must load. A training is resumed as soon as
+there is a saved state. At the end, a difference of a single bit from the uninterrupted run is an error.
 """
 import argparse
 import csv
@@ -23,7 +23,7 @@ from conftest import write_corpus  # noqa: E402
 
 SMALL = '--vocab-size 90 --d-model 16 --d-ff 32 --layers 1 --heads 2 --dtype float32'.split()
 TRAINING = '--steps 40 --eval-every 2 --batch-tokens 200'.split()
-SCRIPTS = {  # by name: what it writes first, and its command
+SCRIPTS = {  # by name: the file that it can resume from, and its command
     'train': ('base.last.pt', ['train.py', *SMALL, *TRAINING]),
     'profile': ('', ['profile.py']),
     'specialize': ('specialized.last.pt', ['specialize.py', *TRAINING]),
@@ -79,7 +79,7 @@ def contents(run):
 
 
 def campaign(kills, seed, folder):
-    """Kill so often, each script in turn; AssertionError if anything was lost. Returns the kills of each script."""
+    """Kill `kills` times, each script in turn; AssertionError if anything was lost. Returns the kills by script."""
     moments, count = random.Random(seed), dict.fromkeys(SCRIPTS, 0)
     corpus, whole = write_corpus(folder / 'corpus'), folder / 'whole'
     seconds = {name: finish(name, whole, corpus) for name in SCRIPTS}

@@ -1,4 +1,4 @@
-"""Adapters: they change nothing at first, and then nothing but their own neurons."""
+"""Adapters: they change no output at first, and training changes nothing but their own neurons."""
 import torch
 from conftest import make_batch
 
@@ -11,7 +11,7 @@ TASKS = ['en-de', 'fr-en', 'en-nl']
 def adapted(model, kind='adapters', bottleneck=3):
     model.masks.fill_(True)
     wide = add_adapters(model, kind, TASKS, bottleneck)
-    wide.positions.copy_(model.positions)  # the tiny model's are its own
+    wide.positions.copy_(model.positions)  # the tiny model has random ones
     return wide
 
 
@@ -30,7 +30,7 @@ def test_each_direction_or_family_has_a_block_of_its_own(model):
     assert families[..., 0].nonzero()[:, 2].view(3, 4).tolist() == [[0] * 4, [1, 1, 0, 0], [0] * 4]
 
 
-def test_training_moves_the_own_block_alone_and_the_frozen_rest_to_no_bit(model):
+def test_training_changes_only_the_block_of_the_task(model):
     wide = adapted(model)
     freeze(wide, 16)
     optimizer, before = make_optimizer(wide), {name: x.clone() for name, x in wide.state_dict().items()}

@@ -1,6 +1,7 @@
-"""What comes in through a file: nothing that runs code, nothing broken, nothing that fills the memory.
+"""What is loaded from a file: nothing that runs code, nothing broken, nothing that fills the memory.
 
-What a student's own change makes of an older file is another thing: it is named, and an error in the code stays one.
+If a student's change of the code no longer fits an older file, the error names the difference. An error in the code
+itself is raised as it is.
 """
 import io
 import os
@@ -46,7 +47,7 @@ def path(small, tmp_path):
 
 
 def refused(path, loader=load_checkpoint):
-    """The one line that a file gets."""
+    """The one-line error that a file gives."""
     with pytest.raises(UserError) as error:
         loader(path)
     assert '\n' not in str(error.value) and path.name in str(error.value)
@@ -54,7 +55,7 @@ def refused(path, loader=load_checkpoint):
 
 
 def outgrown(path):
-    """The one line that a file gets which the code has outgrown."""
+    """The one-line error of a file that the changed code no longer fits."""
     message = refused(path)
     assert 'damaged' not in message and 'differ, because one of them has changed' in message
     return message
@@ -119,7 +120,7 @@ def test_a_misspelt_name_in_the_model_is_pythons_own_error(path, monkeypatch):
         load_checkpoint(path)
 
 
-def test_whole_numbers_for_a_dropout_load(small, path):
+def test_a_dropout_of_0_or_1_loads(small, path):
     for dropout in (0, 1):
         model = Transformer(replace(small.model.config, dropout=dropout))
         save_checkpoint(path, replace(small, model=model))
@@ -202,7 +203,7 @@ def test_a_size_that_would_fill_the_memory_is_refused(small, path, monkeypatch):
     """Before any tensor is made with memory of its own."""
     for name in ('ones', 'empty', 'arange'):
         monkeypatch.setattr(torch, name, only_small(getattr(torch, name)))
-    room = iter(range(100))  # for so many layers, of all files together
+    room = iter(range(100))  # at most 100 layers may be built, for all files together
 
     def layer(config):
         next(room)
@@ -216,7 +217,7 @@ def test_a_size_that_would_fill_the_memory_is_refused(small, path, monkeypatch):
 
 
 def only_small(function):
-    """A function of torch that makes no large tensor but one of shape alone."""
+    """The torch function, which may make large tensors only without memory (device meta)."""
     def checked(*args, **kwargs):
         result = function(*args, **kwargs)
         assert result.is_meta or result.numel() < 10 ** 6
@@ -230,7 +231,7 @@ class Hungry:
 
 
 def test_a_number_in_a_file_cannot_take_memory(path):
-    """torch's safe unpickler calls bytearray(n); such a file is refused before."""
+    """torch's safe unpickler calls bytearray(n); such a file is refused before that."""
     torch.save({'kind': 'checkpoint', 'version': VERSION, 'config': Hungry()}, path)
     assert len(torch.load(path, weights_only=True)['config']) == 1_000_000
     assert 'is not a minispec checkpoint, or is damaged' in refused(path)
@@ -274,8 +275,8 @@ def test_a_sub_network_comes_back_with_its_uneven_widths(small, path):
         assert torch.equal(again.model.state_dict()[name], weights)
 
 
-def test_what_was_made_of_a_base_is_none(small, path):
-    """Dense or not, or a direction of it: nothing can go on from it as from a base."""
+def test_what_was_made_of_a_base_is_no_base(small, path):
+    """Neither a continued training nor a sub-network of a base is taken for a base."""
     load_base(path)
     part = replace(small, model=small.model.sub_network(0), tasks=small.tasks[:1], training=None)
     for other in (replace(small, base='0123456789abcdef'), part):

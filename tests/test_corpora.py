@@ -94,12 +94,12 @@ def test_codes_of_all_kinds_are_languages(tmp_path):
 
 
 def test_files_beside_the_text_are_no_languages(tmp_path, capsys):
-    """One line names them, once; what lies there by another name is not its business."""
+    """One line names those that begin with train, once; other files are not mentioned."""
     beside = ['train.log', 'train.bak', 'train.txt.gz', 'train.tsv', 'train.json', 'train.ods', 'train.TMP',
               'train.notes', 'train.backup', 'train.en-de.tsv', 'train.en-de.log', 'train.en.de.zz', 'train']
     touch(tmp_path, 'train.en', 'train.de', 'train_fr.txt', 'notes.txt', 'valid.log', *beside)
     corpus = Corpus(tmp_path)
-    assert capsys.readouterr().err == ''  # nobody has asked yet
+    assert capsys.readouterr().err == ''  # tasks are worked out on first use
     assert corpus.tasks == ['en-de', 'de-en'] and corpus.languages == ['de', 'en']
     out, err = capsys.readouterr()
     listed = sorted([*beside, 'train_fr.txt (rename it to train.fr)'])
@@ -116,7 +116,7 @@ def test_a_folder_with_test_text_alone_has_no_tasks_but_can_be_scored(tmp_path):
 
 
 def test_text_that_is_not_used_is_said(tmp_path, capsys):
-    """A pair of files goes before aligned ones. No file is said to be renamed to one that is there."""
+    """A pair of files is preferred to aligned ones. No advice renames a file to one that exists."""
     touch(tmp_path, 'train.en', 'train.de', 'train.fr', 'train.en-de.en', 'train.en-de.de', 'train_en.txt')
     assert Corpus(tmp_path).tasks == ['en-de', 'en-fr', 'de-en', 'fr-en']
     left_out, unused = capsys.readouterr().err.splitlines()
@@ -125,7 +125,7 @@ def test_text_that_is_not_used_is_said(tmp_path, capsys):
 
 
 def test_the_words_of_languages_that_have_few(tmp_path):
-    """Not of one with more than the limit, nor of one that is written without spaces."""
+    """A language with more words than the limit has none, nor has one that is written without spaces."""
     write_texts(tmp_path, {'train.en': 'A dog.|a cat', 'train.de': 'ein Hund mit Katze|ein', 'train.zh': '狗|猫'})
     assert Corpus(tmp_path).words(limit=3) == {'en': ['a', 'cat', 'dog']}
 
@@ -227,7 +227,7 @@ def write_texts(folder, texts):
 
 
 def test_check_reads_what_serves_one_way_only(tmp_path):
-    """If a direction has text of its own in one split, both are looked at."""
+    """If a direction has files of its own in one split, both directions' files are read."""
     write_texts(tmp_path, {f'{split}.en-de.{code}': 'a|b' for split in ('train', 'valid', 'test')
                            for code in ('en', 'de')})
     write_texts(tmp_path, {'valid.de-en.de': 'a|b', 'valid.de-en.en': 'a'})
@@ -274,12 +274,12 @@ def test_check_warns_of_tasks_without_test_text(tmp_path, capsys):
     corpus = Corpus(tmp_path)
     check_splits(corpus, corpus.tasks)
     out, err = capsys.readouterr()
-    assert out == '' and err == (f'warning: {tmp_path} has no test text for en-fr, fr-en; they cannot be '
-                                 'scored without\n')
+    assert out == '' and err == (f'warning: {tmp_path} has no test text for en-fr, fr-en; without it, they cannot be '
+                                 'scored\n')
 
 
 def test_check_counts_the_pairs_that_training_text_shares_with_other_splits(tmp_path, capsys):
-    """Of the same task, with both sides alike; as often as it is in the split, however often it is trained on."""
+    """A pair counts if the same task trains on both of its lines: once for each time that the split has it."""
     write_texts(tmp_path, {
         'train.en': 'one|two|two|three||four|five', 'train.de': 'eins|zwei|zwei|drei||vier|fünf',
         'train.en-fr.en': 'one|six', 'train.en-fr.fr': 'un|six',
@@ -306,7 +306,7 @@ def test_check_does_not_keep_the_training_text_in_memory(tmp_path):
 
 
 def test_train_looks_at_all_text_first(corpus_folder, tmp_path):
-    """Also of a run that is resumed. Nothing is written, and --resume goes on once the text is as it was."""
+    """Also when a run is resumed. Nothing is written, and --resume works again once the text is as it was."""
     data, run = shutil.copytree(corpus_folder, tmp_path / 'data'), tmp_path / 'run'
     flags = ['train.py', '--data', data, '--run', run, '--device', 'cpu']
     whole = (data / 'test.fr').read_bytes()
@@ -328,7 +328,7 @@ def test_train_looks_at_all_text_first(corpus_folder, tmp_path):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """What a server on this machine serves, name -> bytes. Its files are the only ones that are expected."""
+    """The files that a server on this machine serves, {name: bytes}; the list of checksums has no others."""
     served = {f'{split}.{language}.gz': gzip.compress(b'a dog\n' * 3)
               for split in ('train', 'val') for language in ('en', 'de')}
 
@@ -413,7 +413,7 @@ def test_codes_of_all_kinds_have_a_family():
 
 
 def test_relatives_of_multi30k_with_ukrainian_arabic_and_chinese():
-    """The languages need no lexicon; one that is unknown has no relatives but itself."""
+    """Languages need no lexicon; an unknown one has no relatives but itself."""
     codes = ['en', 'de', 'fr', 'cs', 'uk', 'ar', 'zh', 'xx', 'yy']
     pairs = {(one, other) for one in codes for other in codes if one < other and same_family(one, other)}
     assert pairs == {('de', 'en'), ('cs', 'uk')}

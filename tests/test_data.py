@@ -108,14 +108,14 @@ def test_text_that_no_vocabulary_can_be_learned_from(tmp_path):
 
 
 def test_every_character_of_the_text_has_a_subword(tmp_path):
-    """Even if its line is one of those that are skipped or too long to be learned from."""
+    """Even if its line is too long for SentencePiece to learn from."""
     text = ['a dog runs'] * 50 + ['ж' * 3000] + ['a', 'â\u0302'] * 2
     vocabulary = learn_vocabulary(tmp_path, None, en=text)
     assert not any(UNK in row for row in vocabulary.encode(text))
 
 
 def test_a_small_language_is_learned_whole_beside_a_large_one(tmp_path, monkeypatch):
-    """Of 8,000 English lines every 160th is looked at, of 40 Russian ones each: so the word in them is one subword."""
+    """From 8,000 English lines every 160th is learned, from 40 Russian ones all: their words are one subword each."""
     monkeypatch.setattr('minispec.data.LEARN_FROM', 100)
     small = [f'{number} щенок' for number in range(40)]
     large = [f'{number} puppy' if number % 160 else f'{number} kitten' for number in range(8000)]
@@ -141,7 +141,7 @@ def test_text_comes_back_as_it_was(tmp_path):
 
 @pytest.mark.slow
 def test_every_character_of_unicode_comes_back_as_it_was(tmp_path):
-    """All but surrogates, which no text has, the newline, and the four noncharacters that stand for others inside."""
+    """Without surrogates, which no text has, the newline, and the noncharacters that replace RESERVED characters."""
     characters = [chr(x) for x in range(0x110000) if not 0xd800 <= x < 0xe000 and x != 10 and not 0xfdd0 <= x < 0xfdd4]
     for start in range(0, len(characters), 100_000):
         block = characters[start:start + 100_000]

@@ -104,7 +104,7 @@ def test_beam_search_finds_what_exhaustive_search_finds(settings, length_penalty
 
 @torch.no_grad()
 def test_tokens_one_by_one_give_what_they_give_at_once(model, batch):
-    """So each gets the position that follows from those in the cache."""
+    """So each token gets the position after those in the cache."""
     memory, src_mask = model.encode(batch.src, batch.task)
     whole = model.decode(batch.tgt, batch.task, model.new_cache(memory), src_mask)
     cache = model.new_cache(memory)
@@ -135,7 +135,7 @@ def test_a_hypothesis_that_is_cut_never_beats_a_finished_one(talkative, batch):
 
 
 def test_unknown_subwords_tags_and_padding_are_never_written(model, batch):
-    """Though they are made likelier than all else; searched wide, so that nothing else is left over."""
+    """Even if they are the likeliest, and the beam so wide that every subword is a candidate."""
     with torch.no_grad():
         model.decoder_norm.bias += 5 * model.embedding.weight[NEVER].sum(0)
     for beam in (1, 5, 15):
@@ -177,14 +177,14 @@ def test_lines_come_out_in_their_order_each_as_if_alone(checkpoint, vocabulary):
         if row := vocabulary.encode([line])[0][:22]:
             src, tag = torch.tensor([[vocabulary.tag('en'), *row, EOS]]), torch.tensor([vocabulary.tag('de')])
             alone, _ = search(checkpoint.model, src, torch.tensor([1]), tag, torch.tensor([2 * len(row) + 10]),
-                              vocabulary.never_written, beam=2)
+                              vocabulary.forbidden_ids, beam=2)
             assert [text] == vocabulary.decode(alone)
     assert translate(checkpoint, LINES, 'en-de', beam=2, batch_tokens=1) == (found, notes)
     assert translate(checkpoint, [], 'en-de') == ([], {})
 
 
 def test_the_length_bound_follows_the_ratio_of_the_training_text_and_is_said(checkpoint):
-    """Twice the ratio times the subwords of the source, and ten; a direction without a ratio has the largest."""
+    """Twice the ratio times the source's subwords, plus ten; a direction without a ratio takes the largest."""
     end_sooner(checkpoint.model, -50)
     checkpoint.model.positions = sinusoids(200, 16)
     checkpoint.model.config.max_len = 200

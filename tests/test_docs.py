@@ -1,4 +1,4 @@
-"""What README and docs tell a reader to type is what the scripts take, and what they name is there."""
+"""The scripts accept the commands in README and docs, and the files, symbols and flags that these name exist."""
 import argparse
 import ast
 import contextlib
@@ -68,7 +68,7 @@ def test_flags_that_a_page_names_alone_exist(page):
         assert f"'{flag}'" in code or flag in ('--nproc-per-node',), flag
 
 
-def test_pages_have_commands():
+def test_commands_are_found_in_pages():
     assert len(commands(TEXTS['README.md'])) > 15 and len(commands(TEXTS['docs/results.md'])) > 5
 
 

@@ -1,4 +1,4 @@
-"""Every experiment, run for real on a tiny corpus; the four scripts run in this process, to spare their start."""
+"""The experiments, run for real on a tiny corpus; the four scripts run in this process, which saves their start."""
 import contextlib
 import csv
 import io
@@ -31,7 +31,7 @@ from minispec.checkpoint import checkpoint_name, load_checkpoint  # noqa: E402
 
 SHORT = '--steps 4 --eval-every 2 --batch-tokens 400 --lr 0.01'
 TRAIN = ('--vocab-size 90 --d-model 32 --d-ff 64 --layers 1 --heads 2 --dropout 0 --temperature 1 --batch-tokens 300 '
-         '--dtype float32 --lr 0.02 --steps 90 --eval-every 90')  # as many as a BLEU above 0 takes
+         '--dtype float32 --lr 0.02 --steps 90 --eval-every 90')  # enough for a BLEU above 0
 
 
 NO_STEPS = TRAIN.replace('--steps 90', '')
@@ -119,7 +119,7 @@ def check_row(text, label, path):
 
 
 def check_pair(text, label, one, other):
-    """The row that compares two checkpoints with one seed."""
+    """The row that compares two checkpoints with one seed: the difference of their scores, inside its interval."""
     (_, by_seed, mean, interval, *_, wins, ties, losses), = table(text, label)
     difference = bleu(one.parent, one.stem) - bleu(other.parent, other.stem)
     assert float(by_seed) == pytest.approx(difference, abs=0.0051) and mean == by_seed
@@ -138,7 +138,7 @@ def small_args(corpus_folder, run, **more):
 
 
 def test_from_a_base_to_scores(corpus_folder, tmp_path, capsys):
-    """A small experiment with two seeds: each script runs once, and what is compared with what; others are one line."""
+    """Two seeds: each script runs once, other flags are a one-line error, and differences are those of the scores."""
     args = small_args(corpus_folder, tmp_path, seeds=2)
     dense, own = runs.System('dense', masks='dense'), runs.System('own', masks='own', k=50)
     with scripts_here() as calls:
@@ -171,7 +171,7 @@ def found(bleus, samples):
 
 
 def test_an_interval_takes_sentences_and_seeds_together():
-    """With one seed it is the bootstrap's. With several it grows by what their mean may be off, by Student's t."""
+    """With one seed it is the bootstrap's. With several, Student's t adds the error of their mean."""
     spread = torch.randn(20_000, generator=torch.Generator().manual_seed(3)).double()
     zero = spread * 0
     one, other = (runs.System(name) for name in ('one', 'other'))
@@ -185,7 +185,7 @@ def test_an_interval_takes_sentences_and_seeds_together():
     assert interval([1.0], 0.5) == pytest.approx((1, 1 - 0.98, 1 + 0.98), abs=0.03)
     one.found.clear(), other.found.clear()
     assert interval([0.0, 1.0, 2.0], 0.0) == pytest.approx((1, 1 - 4.303 / 3 ** 0.5, 1 + 4.303 / 3 ** 0.5), abs=0.05)
-    mean, low, high = interval([1.0, 1.0, 1.0], 0.5)  # more seeds are no more sentences
+    mean, low, high = interval([1.0, 1.0, 1.0], 0.5)  # equal seeds do not narrow it
     assert (mean, low, high) == pytest.approx((1, 1 - 0.98, 1 + 0.98), abs=0.03)
     for row, word in (((0.1, 0.4), 'better, by less than 0.5'), ((0.1, 0.6), 'better'), ((-0.7, -0.1), 'worse'),
                       ((-0.4, 0.3), 'tie within 0.5'), ((-0.6, 0.3), 'open')):
@@ -198,7 +198,7 @@ def test_a_script_that_fails_is_one_line(corpus_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_controls(controls, run):
+def test_controls_are_in_a_table_and_compared(controls, run):
     base = run / 'seed1' / 'base'
     for k in (95, 70, 50):
         for masks in ('own', 'random', 'permuted', 'reverse', 'shared'):
@@ -230,7 +230,7 @@ def test_other_flags_are_refused(controls, corpus_folder, run):
 
 
 @pytest.mark.slow
-def test_k(controls, corpus_folder, run):
+def test_k_compares_each_k_with_dense_and_draws(controls, corpus_folder, run):
     out, calls = run_sweep('k', corpus_folder, run)
     base = run / 'seed1' / 'base'
     for k in (30, 40, 50, 70, 95):
@@ -238,12 +238,12 @@ def test_k(controls, corpus_folder, run):
             check_row(out, f'{masks} {k}', base / checkpoint_name(masks, k, k))
             check_pair(out, f'{masks} {k} - dense', base / checkpoint_name(masks, k, k), base / 'dense.pt')
     trained = [call for call in calls if 'specialize.py' in str(call[0])]
-    assert len(trained) == 2 * 3  # those of 50, 70 and 95 the sweep of controls has made
+    assert len(trained) == 2 * 3  # the sweep of controls has made those of 50, 70 and 95
     assert all((run / f'k.{suffix}').is_file() for suffix in ('png', 'svg'))
 
 
 @pytest.mark.slow
-def test_depth(controls, corpus_folder, run):
+def test_depth_trains_a_base_for_each_depth(controls, corpus_folder, run):
     out, _ = run_sweep('depth', corpus_folder, run)
     for layers, name in ((1, 'base'), (2, 'layers2'), (3, 'layers3')):
         base = run / 'seed1' / name
@@ -253,7 +253,7 @@ def test_depth(controls, corpus_folder, run):
 
 
 def check_equal_cost(out, one, other):
-    """The two have as many parameters in a direction, and are compared."""
+    """The two have equally many parameters for one direction, and are compared."""
     (row,), (other_row,) = table(out, one), table(out, other)
     sizes = [int(cells[-2].replace(',', '')) for cells in (row, other_row)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
@@ -262,7 +262,7 @@ def check_equal_cost(out, one, other):
 
 
 @pytest.mark.slow
-def test_cost(corpus_folder, tmp_path_factory):
+def test_cost_compares_models_of_equal_size_and_of_equal_training(corpus_folder, tmp_path_factory):
     run = tmp_path_factory.mktemp('cost')
     out, _ = run_sweep('cost', corpus_folder, run, '--steps', '60', train=NO_STEPS, specialize='--eval-every 60')
     for k in (70, 50):
@@ -279,7 +279,7 @@ def test_cost(corpus_folder, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_wide(corpus_folder, tmp_path_factory):
+def test_wide_keeps_as_many_neurons_as_the_usual_base_has(corpus_folder, tmp_path_factory):
     run = tmp_path_factory.mktemp('wide')
     out, _ = run_sweep('wide', corpus_folder, run, '--times', '2', '--steps', '60', train=NO_STEPS,
                        specialize='--eval-every 60')
@@ -292,8 +292,8 @@ def test_wide(corpus_folder, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_factors(corpus_folder, tmp_path_factory):
-    """On a corpus with a smaller language, too, whose resource level the system of few directions lacks."""
+def test_factors_vary_one_thing_at_a_time(corpus_folder, tmp_path_factory):
+    """The corpus also has a smaller language, whose resource level the system with few directions lacks."""
     corpus, run = tmp_path_factory.mktemp('uneven') / 'corpus', tmp_path_factory.mktemp('factors')
     shutil.copytree(corpus_folder, corpus)
     for split in ('train', 'valid', 'test'):
@@ -333,7 +333,7 @@ def test_neuron_dropout_drops_as_many_as_own_masks_do_and_only_in_training():
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == 'win32', reason='Ctrl-C cannot be sent to a process there')
 def test_an_interrupted_training_is_resumed(corpus_folder, tmp_path):
-    """Ctrl-C stops the sweep and its scripts, as in a terminal; the same flags go on from the last validation."""
+    """Ctrl-C stops the sweep and its scripts, as in a terminal; the same flags resume the training."""
     train = f'{TRAIN} --steps 400 --eval-every 20'
     command = [sys.executable, str(ROOT / 'experiments' / 'sweep.py'), 'controls', '--data', str(corpus_folder),
                '--run', str(tmp_path), '--device', 'cpu', '--train', train, '--specialize', SHORT, '--steps', '2000']
@@ -356,7 +356,7 @@ def test_an_interrupted_training_is_resumed(corpus_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_bench(corpus_folder, tmp_path):
+def test_bench_reports_every_measurement(corpus_folder, tmp_path):
     command = [sys.executable, ROOT / 'experiments' / 'bench.py', '--data', corpus_folder, '--d-model', 16,
                '--d-ff', 32, '--vocab-size', 90, '--rounds', 1, '--threads', 1]
     done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, encoding='utf-8')

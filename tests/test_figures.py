@@ -89,7 +89,7 @@ def square(*above):
 
 
 def test_rank_correlation_and_mantels_test_by_hand():
-    """Ranks 1 ... 6 and 1.5 1.5 3 4 5 6, as in any table of Spearman's rho; monotone is 1; all equal is undefined."""
+    """Spearman's rho of ranks 1 ... 6 and 1.5 1.5 3 4 5 6; 1 if monotone; NaN if all values are equal."""
     x = square(1, 2, 3, 4, 5, 6)
     assert mantel(x, square(0, 0, 1, 5, 6, 7))[0] == pytest.approx((1 - 0.5 / 17.5) ** 0.5)
     assert mantel(x, square(-9, 0, 1, 70, 71, 80))[0] == pytest.approx(1) and mantel(x, -x)[0] == pytest.approx(-1)
@@ -108,7 +108,7 @@ def test_figure_1_puts_relatives_side_by_side():
 
 
 def shared_by(tasks, *holders):
-    """Who shares neurons, in words, if each is on in the tasks of one of `holders`, such as 'en-de nl-en'."""
+    """Who shares each neuron, in words; `holders` has the tasks of each, such as 'en-de nl-en'."""
     masks = torch.tensor([[task in held.split() for held in holders] for task in tasks])
     return [SHARED_BY[answer] for answer in sharing(masks, tasks)]
 
@@ -205,7 +205,7 @@ def test_specific_neurons_are_those_that_the_fewest_others_have():
 
 
 def test_ablation_measures_each_set_and_leaves_the_masks():
-    """What is measured here is how many neurons each task has on: each set takes away those of it that were on."""
+    """Measured here: how many neurons each task has on. Each set takes away those of its neurons that were on."""
     generator = torch.Generator().manual_seed(1)
     before = torch.rand(3, 4, 16, generator=generator) < 0.5  # (N, L, F)
     model = SimpleNamespace(masks=before.clone())
@@ -256,7 +256,7 @@ def called(axes, method):
 
 
 def test_the_cells_of_a_drawn_map_are_the_tables(tmp_path, axes, unsaved):
-    """On the left the IoU, on the right what of it is above chance, without the diagonal."""
+    """On the left the IoU, on the right the IoU minus chance, without the diagonal."""
     iou, chance = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(1))
     iou.fill_diagonal_(1)
     draw_overlap(tmp_path, profile(TASKS, iou, chance), 'enc1')
@@ -279,7 +279,7 @@ def test_rows_are_named_with_sizes_and_families_and_parted_by_lines(tmp_path, ax
 
 
 def test_a_map_of_neurons_has_its_columns_in_blocks_by_who_shares_them(tmp_path, axes, unsaved):
-    """By hand: 3 is of all, 0 of several families, 4 too but of fewer tasks, 2 of one family, 1 of one task."""
+    """All tasks have neuron 3; several families 0, and fewer of their tasks 4; one family 2; one task 1; none 5."""
     masks = {'cs-en': [1, 0, 0, 1, 1, 0], 'en-cs': [1, 0, 0, 1, 0, 0], 'de-en': [1, 0, 1, 1, 0, 0],
              'en-de': [0, 1, 1, 1, 1, 0], 'en-nl': [0, 0, 1, 1, 0, 0]}
     tasks, masks = list(masks), torch.tensor(list(masks.values())).bool()

@@ -47,7 +47,7 @@ def test_a_neuron_that_is_off_gets_no_gradient(twin, batch):
 
 
 def test_recorded_counts_are_those_of_the_cpu(model, twin, batch):
-    """But for values so close to 0 that rounding decides: 1 in 1,000 at most, in one neuron's count."""
+    """Rounding decides values close to 0: a neuron's count may differ by 1, the sum of differences by 1 in 1,000."""
     counts, found = record(model, [batch]), record(twin, [batch.to(DEVICE)])
     assert counts.keys() == found.keys()
     for name in counts:
@@ -62,7 +62,7 @@ def test_beam_search_finds_what_the_cpu_finds(model, twin, batch):
         assert search(twin, *(x.to(DEVICE) for x in inputs), [PAD], beam=beam) == expected
 
 
-def test_weight_updates_leave_the_device_where_it_is(twin, batch):
+def test_training_on_the_device_lowers_the_loss(twin, batch):
     optimizer = make_optimizer(twin)
     losses = [train_step(twin, optimizer, [batch], torch.float32)[0] for _ in range(30)]
     assert losses[-1] < losses[0] and all(p.device.type == DEVICE for p in twin.parameters())

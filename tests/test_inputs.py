@@ -1,4 +1,4 @@
-"""Whatever stands in a file or comes through standard input: it is translated, or refused in one line.
+"""Any text, from a file or from standard input, is translated or gives a one-line error.
 
 Many more inputs than in the slow tests:  MINISPEC_INPUTS=1000 python -m pytest -m slow tests/test_inputs.py
 """
@@ -24,7 +24,7 @@ INPUTS = int(os.environ.get('MINISPEC_INPUTS', 0))
 
 
 def inputs(n):
-    """Of a property: n inputs, the same each time."""
+    """Hypothesis tries n inputs, the same each time; or MINISPEC_INPUTS random ones."""
     return settings(max_examples=INPUTS or n, derandomize=not INPUTS, deadline=None, database=None,
                     suppress_health_check=list(HealthCheck))
 
@@ -61,7 +61,7 @@ def run(corpus_folder, vocabulary, tmp_path_factory):
 
 
 def cause_of_refusal(raw):
-    """What is said of text that is no lines of UTF-8; None if nothing is wrong with it."""
+    """The error that text gives if it is not lines of UTF-8; None if nothing is wrong with it."""
     lines = raw.split(b'\n')
     first = lines[0].removeprefix(b'\xef\xbb\xbf')
     if first.startswith((b'\xff\xfe', b'\xfe\xff')):
@@ -140,7 +140,7 @@ def test_no_text_whatever_becomes_a_tag(vocabulary, text):
 
 
 def test_a_sentence_is_translated_alike_in_any_company(run):
-    """With 1, 2, 4 or 8 sentences in its batch, padded or not."""
+    """In batches of several sizes, padded or not."""
     checkpoint = load_checkpoint(run / 'specialized.pt')
     lines = ['the dog', 'a', 'red man runs the big cat sees a dog', '', 'dog dog dog', 'sees', 'a cat eats the man',
              'big'] * 2
@@ -165,7 +165,7 @@ def test_a_folder_with_test_text_alone_is_scored(run, corpus_folder, tmp_path):
 
 
 def try_all(train, valid, odd, odd_name):
-    """Run all four scripts on a corpus en-de; `odd` is a file of one line, in place of another or beside them.
+    """Run all four scripts on a corpus en-de; `odd` is the text of one more file, or of one that it replaces.
 
     Each succeeds, without a NaN in what it prints, or says in one line why not. Returns how many succeeded.
     """

@@ -1,4 +1,4 @@
-"""What the model claims, as numbers: the masked FFN of section 4, and a Transformer that is torch's own."""
+"""What the model claims, as numbers: the masked FFN of section 4, and a Transformer that computes what torch's does."""
 import contextlib
 import math
 
@@ -24,7 +24,7 @@ def loss_of(model, batch):
 
 @PRECISIONS
 def test_a_neuron_that_is_off_is_exactly_off(model, batch, precision):
-    """Output 0, and gradient 0 to its row of W1, entry of b1, column of W2; one that is on has a gradient."""
+    """Output 0, and gradient 0 to its weights (w1, b1, w2); one that is on has a gradient."""
     task = 1
     only = batch.task == task
     entering = []  # what enters each W2

@@ -34,7 +34,7 @@ def test_ties_go_by_index_however_many_there_are():
 
 
 def test_selection_keeps_all_of_a_layer_in_which_nothing_fired_and_warns():
-    with pytest.warns(UserWarning, match='nothing fired in 1 of 2'):
+    with pytest.warns(UserWarning, match='no neuron is active in 1 of 2'):
         assert kept([[0, 0, 0], [0, 4, 0]], 50) == [[1, 1, 1], [0, 1, 0]]
 
 

@@ -1,6 +1,6 @@
 """The phrasebook says what it means: sentences written by hand, mistakes in tables, splits kept apart.
 
-Every word in every form, and a mistake in every ninth line, are marked slow.
+The tests of every word in every form, and of a mistake in every ninth line, are marked slow.
 """
 import random
 import re
@@ -422,7 +422,7 @@ def test_any_mistake_is_one_line_that_names_its_place(lexicon, name, mistake):
 
 @pytest.mark.slow
 def test_there_are_hundreds_of_thousands_of_meanings():
-    """By the birthday rule: n draws among m equally likely ones meet about n^2 / 2m that were drawn before."""
+    """By the birthday rule, n draws among m equally likely meanings have about n^2 / 2m repetitions."""
     rng = random.Random(1)
     drawn = [clause for clause in (draw_clause(rng) for _ in range(40_000)) if clause.kind == 'says']
     n, repeated = len(drawn), len(drawn) - len(set(drawn))
@@ -454,7 +454,7 @@ def test_each_family_has_a_high_a_mid_and_a_low_resource_language():
 
 
 def check_splits(corpus):
-    """Line n of both files of a task is there, and no two splits share a sentence. Returns training sizes by task."""
+    """Both files of a task have equally many lines, and no sentence comes twice. Returns training sizes by task."""
     sizes = {}
     for task in corpus.tasks:
         lines = {split: [list(read_lines(path)) for path in corpus.files(split, task)]
@@ -537,7 +537,7 @@ def test_the_phrasebook_is_written_anew_after_an_edit_of_a_table(outdated, tmp_p
 
 
 @pytest.mark.parametrize('change', ['a table that is new', 'code', 'no fingerprint'])
-def test_whatever_the_phrasebook_is_made_from_counts(lexicon, tmp_path, capsys, monkeypatch, change):
+def test_the_phrasebook_is_written_again_if_its_sources_change(lexicon, tmp_path, capsys, monkeypatch, change):
     folder = tmp_path / 'data' / 'phrasebook'
     lexicon('de.txt', lexicon.texts['de.txt'].replace('8000', '300'))
     expected = contents(write_phrasebook(folder))
@@ -597,7 +597,7 @@ def test_two_runs_at_once_write_an_outdated_phrasebook_anew(outdated):
 
 @pytest.mark.parametrize('others_move', ['rename', 'is_dir'])
 def test_a_run_that_is_beaten_to_the_swap_keeps_what_it_finds(outdated, tmp_path, monkeypatch, others_move):
-    """Another run puts its folder there just before this one does, once it has looked or once it has moved the old."""
+    """Another run puts its folder there just before this one does: after this one has looked, or moved the old one."""
     new, rename, is_dir = write_phrasebook(tmp_path / 'another'), Path.rename, Path.is_dir
     waiting = [new]
 

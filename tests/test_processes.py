@@ -44,7 +44,7 @@ def one_of_two(rank, model, batches, folder):
 
 
 def test_two_processes_take_the_step_of_one(model, batch, tmp_path):
-    """Uneven shares, of a batch of a single sentence even none: the same loss, tokens, weights and validation."""
+    """With uneven shares, and none of a batch of one sentence: the same loss, tokens, weights and validation."""
     batches = [batch, make_batch([(5, 9), (8, 2), (3, 3)], [2, 0, 1], seed=1), make_batch([(4, 6)], [1], seed=2)]
     multiprocessing.spawn(one_of_two, (model, batches, tmp_path.as_posix()), nprocs=2)
     loss, tokens = train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), batches, torch.float32)
@@ -65,7 +65,7 @@ def torchrun(*command):
 
 
 def test_torchrun_trains_resumes_and_specializes(corpus_folder, tmp_path):
-    """As a user would; one process speaks; killed and resumed is uninterrupted to the last bit, dropout included."""
+    """One process prints. A run that is stopped and resumed equals a whole one to the last bit, dropout included."""
     def run(name, *command):
         with torchrun(*command, '--data', corpus_folder, '--device', 'cpu', '--run', tmp_path / name) as process:
             assert process.stdout.read().count('wrote ') == 1

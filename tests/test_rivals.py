@@ -1,4 +1,4 @@
-"""The rivals: LaSS, in which each direction has its own weights, and the table of all."""
+"""Other methods: LaSS, in which each direction has its own weights, and the tables of all."""
 import contextlib
 import io
 import json
@@ -26,7 +26,7 @@ from minispec.checkpoint import load_base, load_checkpoint  # noqa: E402
 
 @pytest.fixture
 def model():
-    """The tiny model as LaSS, with half of the weights of each task."""
+    """The tiny model as LaSS, in which each task keeps a random half of the weights."""
     tiny = tiny_model()
     model = lass.LaSS(tiny.config)
     model.load_state_dict(tiny.state_dict())
@@ -86,7 +86,7 @@ def test_lass_ends_in_a_checkpoint_for_each_direction(corpus_folder, tmp_path):
     assert code == 0, err
     random = [load_checkpoint(tmp_path / f'random-lass.{task}.pt').model.ffns[0].w1.weight == 0 for task in base.tasks]
     assert [each.double().mean().item() for each in random] == pytest.approx([0.3] * len(random), abs=0.01)
-    # Chosen ones are in part those that were large in the base, for every direction; random ones share 30% of zeros.
+    # Two directions drop much the same weights, those that are small in the base. Random ones share 30% of zeros.
     shared = [(one[0] & one[2]).sum() / one[0].sum() for one in (weights, random)]
     assert shared[0] > 0.8 and shared[1] == pytest.approx(0.3, abs=0.1)
     out = succeed('translate.py', '--run', tmp_path, '--test', '--beam', 1, '--src', 'en', '--tgt', 'de', '--model',
@@ -101,7 +101,7 @@ def test_lass_ends_in_a_checkpoint_for_each_direction(corpus_folder, tmp_path):
 
 
 def test_parts_are_merged_into_one_system():
-    """Two models of a direction each, once as models of their own and once as parts of one."""
+    """Two models of one direction each, merged as separate models, and as parts of one model."""
     parts = []
     for number, task in enumerate(['en-de', 'de-en'], 1):
         samples = torch.full((1, 3), 10.0 * number)
@@ -109,14 +109,14 @@ def test_parts_are_merged_into_one_system():
                                                             {task: 50 * number}, 0.2 * number, 50, 8, 100, 6)}))
     alone, joint = (rivals.merge('all', parts, joint).found[1] for joint in (False, True))
     assert alone.bleus == {'en-de': 10, 'de-en': 20} and joint.loss == 1.5 and alone.width == 75
-    assert alone.loss != alone.loss  # of other subwords than those of other models
+    assert alone.loss != alone.loss  # NaN: its subwords are not those of other models
     assert alone.samples.tolist() == [[10] * 3, [20] * 3] and alone.sparsity == pytest.approx(0.3)
     assert (alone.stored, alone.size, alone.training, alone.seconds) == (100, 16, 200, 12)
     assert (joint.stored, joint.size, joint.training, joint.seconds) == (50, 16, 100, 6)
 
 
 @pytest.mark.slow
-def test_all_rivals_in_one_table(corpus_folder, tmp_path):
+def test_rivals_prints_scores_costs_and_gains(corpus_folder, tmp_path):
     out = io.StringIO()
     argv = ['rivals.py', '--data', str(corpus_folder), '--run', str(tmp_path), '--device', 'cpu', '--steps', '90',
             '--bilingual-steps', '60', '--train', NO_STEPS, '--specialize', '--eval-every 90']

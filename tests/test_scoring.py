@@ -43,7 +43,7 @@ def test_bleu_is_that_of_compute_bleu():
 
 
 def test_each_text_that_looks_tokenized_gets_sacrebleus_warning_once(caplog):
-    """100 lines that end in ` .`; those of a reference do not count, nor 99."""
+    """It takes 100 lines that end in ` .`; 99 are too few, and those of a reference do not count."""
     tokenized = [f'{line} .' for line in [*REFERENCES * 5][:100]]
     others = {'tokenized.pt': {'en-de': tokenized}, 'fewer.pt': {'en-de': [*tokenized[:99], 'the end.']}}
     score({'en-de': tokenized}, {'en-de': tokenized}, others, {}, seed=1)
@@ -104,7 +104,7 @@ def test_a_tie_is_not_significant_and_has_no_interval():
 
 
 def test_a_mean_draws_the_same_lines_in_all_its_tasks():
-    """Two tasks with the same text: their mean is as sure as either. One the other's opposite: it is always 0."""
+    """Of two equal tasks, the mean has the interval of either. Of two opposite ones, the difference is always 0."""
     both = dict.fromkeys(('en-de', 'en-fr'), REFERENCES)
     good, bad = dict.fromkeys(both, GOOD), dict.fromkeys(both, BAD)
     found = score(both, good, {'bad.pt': bad}, {'all': [*both]}, seed=1)
@@ -135,7 +135,7 @@ def test_each_of_several_systems_is_compared_as_it_would_be_alone():
 # Many tasks ----------------------------------------------------------------------------------------------------------
 
 def test_holm_by_hand():
-    """0.005 x 4, 0.01 x 3, 0.03 x 2, and 0.04 x 1, which is less than the one before it and so gets as much."""
+    """0.005 x 4, 0.01 x 3, 0.03 x 2, and 0.04 x 1, which is less than the one before and so gets its value."""
     corrected = holm({'a': 0.01, 'b': 0.04, 'c': 0.03, 'd': 0.005})
     assert corrected == pytest.approx({'d': 0.02, 'a': 0.03, 'c': 0.06, 'b': 0.06})
     assert holm({'a': 0.9, 'b': 0.8}) == {'a': 1, 'b': 1}

@@ -61,7 +61,7 @@ def succeed(script, *args, stdin=b'', run=call_here):
 
 
 def fail(script, *args, stdin=b''):
-    """The one line that a user's mistake gets."""
+    """The one-line error that a user's mistake gives."""
     code, out, err = call_here(script, *args, stdin=stdin)
     assert code == 2 and err.startswith('error: ') and err.count('\n') == 1, err
     return err
@@ -114,7 +114,7 @@ def test_profile_shows_sparsity_and_overlap(pipeline):
 
 
 def test_profile_draws(pipeline, common):
-    """Both kinds of picture of each figure, and `drew` names them all."""
+    """Each figure as PNG and as SVG; `drew` names them all."""
     for name in ('overlap-by-layer', 'sparsity', 'overlap-enc1', 'overlap-dec1', 'ablation'):
         for suffix, start in (('png', b'\x89PNG'), ('svg', b'<?xml')):
             path = common[3] / f'{name}.{suffix}'
@@ -193,7 +193,7 @@ def test_adapters_are_trained_resumed_scored_and_extracted(pipeline, common, tmp
     assert 'is no base' in fail('profile.py', '--run', run)
 
 
-def test_k_by_side(pipeline, common, monkeypatch):
+def test_encoder_and_decoder_can_have_a_k_each(pipeline, common, monkeypatch):
     found = []
     monkeypatch.setattr(training, 'train', lambda checkpoint, *args: found.append(checkpoint.model.masks) or 0.0)
     succeed('specialize.py', *common, *SHORT, '--k-encoder', 100, '--k-decoder', 50, '--count', 'sentence')
@@ -220,10 +220,10 @@ def test_scores_and_translations_are_written(pipeline, common):
 
 @pytest.mark.parametrize('split', ['test', 'valid'])
 def test_a_split_is_scored_against_its_own_references(pipeline, common, corpus_folder, tmp_path, monkeypatch, split):
-    """Whoever writes the references of the test split scores 100 on it, and less on others as long."""
+    """A model that writes the test references scores 100 on the test split, and less on another of that length."""
     data = tmp_path / 'data'
     shutil.copytree(corpus_folder, data)
-    for path in data.glob('valid.*'):  # as many lines as the test split has, or a mix-up would show without scores
+    for path in data.glob('valid.*'):  # as many lines as the test split has, so that only scores show a mix-up
         path.write_text('\n'.join(list(read_lines(path))[:20]) + '\n', encoding='utf-8', newline='\n')
 
     def perfect(checkpoint, lines, task, *args):
@@ -395,9 +395,9 @@ def test_a_finished_run_stays_as_it_is(pipeline, common):
     assert {name: (common[3] / name).read_bytes() for name in before} == before
     for steps in (9, 2000):  # 2000 is the default; it was given all the same
         message = fail('train.py', *common, '--resume', '--steps', steps)
-        assert f'goes on with --steps 6, and not with --steps {steps}; leave it out' in message
+        assert f'goes on with --steps 6, and not with --steps {steps}; leave out --steps' in message
     message = fail('specialize.py', *common, '--resume', '--restart')
-    assert 'goes on without --restart, and not with --restart True; leave it out' in message
+    assert 'goes on without --restart, and not with --restart True; leave out --restart' in message
     succeed('specialize.py', *common, '--resume', '--masks', 'dense')
 
 
@@ -421,7 +421,7 @@ def test_other_data_than_that_of_the_checkpoint_is_refused(pipeline, common, cor
         succeed(*command)
         (moved / name).write_bytes(text.replace(b' ', b'  ', 1))
         message = fail(*command)
-        assert f'is another text: its {name.split(".")[0]} text is not that which the model was trained' in message
+        assert f'is another text: its {name.split(".")[0]} text is not the text that the model was trained' in message
         (moved / name).write_bytes(text)
 
 
@@ -434,7 +434,7 @@ def test_precision_is_that_of_the_base(common, corpus_folder, tmp_path):
 
 
 def test_another_selection_has_files_of_another_name(pipeline, common):
-    """So that no k overwrites another; the name says it, a missing file's, too."""
+    """No k overwrites another. The name of a missing file says which flags make it."""
     before = {name: (common[3] / name).read_bytes() for name in ('specialized.pt', 'sparsity.svg')}
     flags = ['--k', 95, '--count', 'sentence']
     assert (out := succeed('profile.py', *common, *flags, '--plot')) and 'sparsity.k95.sentence.svg' in out
@@ -458,14 +458,14 @@ def test_what_was_made_from_another_base_is_said(pipeline, common, corpus_folder
     code, _, err = call_here('translate.py', *text, stdin=b'a dog\n')
     assert code == 0 and err.count(said) == 1
     _, _, err = call_here('translate.py', *flags, '--beam', 1)
-    assert 'note: base.pt is not compared with, because it was made from another base\n' in err
+    assert 'note: base.pt is left out of the comparison, because it was made from another base\n' in err
     code, _, err = call_here('translate.py', *flags, '--beam', 1, '--compare', 'base.pt')
     assert said in err and f'{run / "specialized.pt"} and base.pt were not made from the same base\n' in err
     assert 'recorded in another base' in fail('specialize.py', *flags, *SHORT)
 
 
 def test_the_printed_commands_lead_to_a_comparison_of_like_things(pipeline, common, corpus_folder, tmp_path):
-    """With the flags that were given, dense is trained as own was, and compared with it."""
+    """They train dense with the flags that were given for own, and compare the two."""
     run, flags = tmp_path / 'my run', ['--steps', 4, '--eval-every', 2]
     out = succeed('train.py', '--data', corpus_folder, '--run', run, '--device', 'cpu', '--seed', 3, *SMALL, *SHORT)
     scripts = []
@@ -488,7 +488,7 @@ def test_the_printed_commands_lead_to_a_comparison_of_like_things(pipeline, comm
 
 
 def test_a_comparison_of_unlike_things_is_said(pipeline, common, tmp_path):
-    """Other steps; a direction that one of them lacks; scores of another model in the same folder."""
+    """Other steps; a direction that one of them lacks."""
     run = shutil.copytree(common[3], tmp_path / 'run')
     flags = ['--run', run, '--device', 'cpu']
     test = ['translate.py', *flags, '--beam', 1]
@@ -500,7 +500,8 @@ def test_a_comparison_of_unlike_things_is_said(pipeline, common, tmp_path):
     assert code == 0 and 'same base' not in err and '\nfr-en' not in out
     (run / 'base.en-de.pt').replace(run / 'base.pt')
     code, out, err = call_here(*test)
-    assert code == 0 and 'note: base.pt is not compared with, because it does not translate en-fr, de-en, fr-en' in err
+    said = 'note: base.pt is left out of the comparison, because it does not translate en-fr, de-en, fr-en'
+    assert code == 0 and said in err
     code, out, err = call_here(*test, '--compare', 'base.pt')
     assert code == 2 and err.endswith('error: --compare base.pt does not translate en-fr, de-en, fr-en\n')
 
@@ -534,7 +535,7 @@ def test_data_that_has_changed_since_the_training_is_said(corpus_folder, tmp_pat
 # At a terminal --------------------------------------------------------------------------------------------------------
 
 class Terminal(io.BytesIO):
-    """Lines that are typed; `seen` notes what had been printed when each was asked for."""
+    """Lines that are typed; `seen` has the number of lines that had been printed when each was asked for."""
 
     def __init__(self, lines, out):
         super().__init__(b''.join(lines))
@@ -565,7 +566,7 @@ def test_words_that_a_small_corpus_never_had_are_said_once(pipeline, common):
     text = b'The big dog\nHello, how are you, dog?\na new day\n'
     code, _, err = call_here('translate.py', *common, *EN_DE, stdin=text)
     said = [line for line in err.splitlines() if 'training text (' in line]
-    assert said == ['warning: line 2: 4 of 5 words are not in the training text (hello, how, are, you), and so the '
+    assert said == ['warning: line 2: 4 of 5 words are not in the training text (hello, how, are, you), so the '
                     'translation is a guess']
     checkpoint = load_checkpoint(common[3] / 'specialized.pt')
     assert checkpoint.data['words']['en'] == sorted(set(checkpoint.data['words']['en'])) and 'dog' in checkpoint.data[

@@ -1,4 +1,4 @@
-"""The loop: its arithmetic, its files, and that an interrupted run goes on as if nothing had been."""
+"""The loop: its arithmetic, its files, and that a resumed run equals an uninterrupted one."""
 import copy
 import csv
 import os
@@ -198,7 +198,7 @@ def whole(trainer, tmp_path_factory):
 
 
 def made_of(path):
-    """What goes on from the base at `path`, without masks."""
+    """The start of a `dense` training that continues from the base at `path`."""
     return go_on(load_checkpoint(path), 'dense')
 
 
@@ -219,8 +219,8 @@ def test_training_learns_and_keeps_the_best(trainer, tmp_path):
 
 
 def test_every_step_has_the_rate_of_the_schedule(trainer, tmp_path, steps):
-    """A base's rises over the first tenth, 2 of 20 steps, and stays; what goes on from it falls to 0 in a line; what
-    starts anew does both. So says the curve.
+    """That of a base rises over the first tenth, 2 of 20 steps, and stays. That of a continued training falls linearly
+    to 0. That of a restarted one does both. The curve has the same rates.
     """
     base = tmp_path / 'base.pt'
     trainer(base, steps=20, eval_every=2, lr=0.02)
@@ -234,7 +234,7 @@ def test_every_step_has_the_rate_of_the_schedule(trainer, tmp_path, steps):
 
 
 def test_a_base_and_what_goes_on_from_it_are_one_training(trainer, tmp_path, monkeypatch):
-    """To the last bit: optimizer, batches and dropout of step 7 are those after step 6, also if it was interrupted."""
+    """To the last bit: a base of 6 steps and 9 more are 15 steps of one, also if the 9 are interrupted and resumed."""
     base, dense, one = (tmp_path / f'{name}.pt' for name in ('base', 'dense', 'one'))
     trainer(base, steps=6, eval_every=6)
     rates = [learning_rate(step, 6, 1e-2, 1, decays=False) for step in range(1, 7)]
@@ -364,7 +364,7 @@ def test_resumed_is_uninterrupted_to_the_last_bit(trainer, whole, tmp_path, monk
 
 @pytest.mark.parametrize('kind, at', [(signal.SIGINT, 1), (signal.SIGTERM, 4), (signal.SIGINT, 6)])
 def test_ctrl_c_saves_and_goes_on_to_the_last_bit(trainer, whole, tmp_path, monkeypatch, capfd, kind, at):
-    """In the first step, between two validations, or in the step of one; it is said at once, by SIGTERM, too."""
+    """In the first step, between validations, or in a step that is validated; SIGTERM, too. A line says so at once."""
     path, handler, number = tmp_path / 'base.pt', signal.getsignal(kind), iter(range(1, 99))
 
     def interrupted_step(*args):
@@ -429,7 +429,7 @@ def test_two_trainings_at_once_do_not_write_the_same_file(trainer, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(trainer, tmp_path, monkeypatch, steps):
-    """Others of batches and of dropout. With a progress bar or without."""
+    """Another seed gives other batches, too. The progress bar changes nothing."""
     weights, batches = [], []
     for name, seed, terminal in (('a', 4, False), ('b', 4, True), ('c', 5, False)):
         monkeypatch.setattr(sys.stderr, 'isatty', lambda: terminal)
@@ -441,7 +441,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(trainer, t
 
 
 def test_a_training_in_bfloat16_ends_within_2_percent_of_float32(trainer, tmp_path):
-    """In validation loss, and with other roundings all the way."""
+    """In validation loss. The two are not equal, so bfloat16 was used."""
     losses = [trainer(tmp_path / f'{dtype}.pt', replace(trainer.fresh(), dtype=dtype), steps=12, eval_every=12)
               for dtype in ('float32', 'bfloat16')]
     assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
@@ -458,7 +458,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved(trainer
 
 
 def test_patience_ends_training(trainer, tmp_path):
-    """After the first of two validations that are no better than the one before."""
+    """After two validations that are no better than the best."""
     trainer(tmp_path / 'base.pt', steps=60, lr=1e-30, patience=2)  # a rate at which nothing is learned
     assert load_checkpoint(tmp_path / 'base.last.pt').info['step'] == 9
 
@@ -477,7 +477,7 @@ def test_a_checkpoint_brings_everything_back(trainer, tmp_path):
 
 
 def test_a_full_disk_keeps_the_previous_file(trainer, tmp_path):
-    """A real one, as far as this process can tell: it may not write a file of more than 10,000 bytes."""
+    """Simulated: this process may not write a file of more than 10,000 bytes."""
     resource = pytest.importorskip('resource')  # not on Windows
     save_checkpoint(tmp_path / 'base.pt', trainer.fresh())
     before = (tmp_path / 'base.pt').read_bytes()
@@ -492,7 +492,7 @@ def test_a_full_disk_keeps_the_previous_file(trainer, tmp_path):
 
 
 def test_a_place_that_cannot_be_written_keeps_the_previous_file(trainer, tmp_path):
-    """No permission would be the usual reason, but nothing is forbidden to the root user of a container."""
+    """The usual reason is a missing permission. But root may write anywhere, so a folder is in the way."""
     save_checkpoint(tmp_path / 'base.pt', trainer.fresh())
     before = (tmp_path / 'base.pt').read_bytes()
     (tmp_path / f'base.pt.{os.getpid()}.part').mkdir()

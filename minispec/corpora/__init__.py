@@ -4,7 +4,7 @@ folder.py      what a corpus is: a folder of parallel text in either of two layo
 splits.py      looks at all text before a training
 names.py       what the names of files say of their languages
 multi30k.py    downloads the image captions of Multi30k
-phrasebook.py  draws meanings and writes them down as parallel text; grammar.py says one in a language, from lexicon/
+phrasebook.py  draws meanings and writes them as parallel text; grammar.py says a meaning in a language, from lexicon/
 languages.py   which languages are relatives
 """
 from pathlib import Path

@@ -6,7 +6,7 @@ A folder has either layout, or both:
     train.en  train.de  train.fr  valid.en  ...             line n of every file means the same
 
 Each pair of files serves two tasks, one each way. Languages whose lines are aligned are paired with the hub, English,
-if it is one of them, else each with each. names.py says what is a language.
+if it is one of them, else each with each. names.py defines what a language's name is.
 """
 import sys
 from functools import cached_property
@@ -35,7 +35,7 @@ class Corpus:
 
     @cached_property
     def tasks(self):
-        """Worked out when asked for: a folder that has test text alone can be translated."""
+        """Computed on first use, because scoring a folder needs no training text in it."""
         pairs, aligned = self._languages_of_files()
         chosen = self._choose({*aligned, *(code for pair in pairs for code in pair)})
         aligned = chosen.intersection(aligned)
@@ -71,7 +71,7 @@ class Corpus:
                 right = right_name(name)
                 advice = f' (rename it to {right})' if right and not (self.folder / right).exists() else ''
                 left_out.append(name + advice)
-        if left_out and (pairs or len(aligned) > 1):  # else an error says more
+        if left_out and (pairs or len(aligned) > 1):  # otherwise an error follows, which says more
             print(f'note: {self.folder}: left out, because the name says no language: {", ".join(left_out)}',
                   file=sys.stderr)
         for one, other in sorted(set(pairs)):
@@ -81,7 +81,7 @@ class Corpus:
         return pairs, aligned
 
     def _choose(self, found):
-        """The languages to take of those that were `found`."""
+        """The languages to use out of those that were `found`."""
         if not self.chosen or not found:
             return found
         if not found.issuperset(self.chosen) or len(set(self.chosen)) < 2:
@@ -151,7 +151,7 @@ def file_names(folder):
 
 
 def what_is_missing(folder):
-    """Why a folder trains nothing: what it has in place of training text, and what to do with it."""
+    """Why a folder has nothing to train on: what it has instead of training text, and what to do with it."""
     names = file_names(folder)
     remedies = [found for name in names if (found := remedy(name))]
     alone = [name for name in names if languages_in(name)]
@@ -160,7 +160,7 @@ def what_is_missing(folder):
     if remedies:
         return 'no training text in it; ' + '; '.join(remedies[:3]) + '; and so on' * (len(remedies) > 3)
     if alone:
-        return f'its only training text is {alone[0]}; add that of a second language, line n the translation of line n'
+        return f'its only training text is {alone[0]}; add that of a second language, whose line n translates line n'
     if inner:
         return (f'no training text in it, but in its folder {" and ".join(inner)}; --data takes the folder in which '
                 'train.en and train.de lie')

@@ -1,4 +1,4 @@
-"""Says a meaning in a language. All that is a language's own lies in its table, lexicon/LANGUAGE.txt.
+"""Says a meaning, a `Clause`, in a language. All that is particular to the language is in its table, lexicon/CODE.txt.
 
 A table has the words with their forms written out, and rules that say which form goes where. This file looks forms up
 and fills templates; it knows no language. lexicon/README.md tells how to add a word or a language.
@@ -13,16 +13,16 @@ from minispec.data import read_lines
 
 LEXICON = Path(__file__).with_name('lexicon')
 WORDS = ['nouns', 'adjectives', 'verbs']  # sections whose first line names columns; others have `name` and `text`
-RULES = ['nouns forms', 'adjectives forms', 'verbs forms', 'determiners']  # here a name holds conditions
+RULES = ['nouns forms', 'adjectives forms', 'verbs forms', 'determiners']  # here a row's name lists its conditions
 TEMPLATES = ['noun phrases', 'frames', 'clauses']
-NAMED = ['language', *WORDS, *TEMPLATES, 'places', 'times']  # here a name must be one of English's
+NAMED = ['language', *WORDS, *TEMPLATES, 'places', 'times']  # here a row's name must be in en.txt
 SECTIONS = [*NAMED, *RULES, 'spelling']
 CONDITIONS = ('any sg pl 1 3 the a two three five pronoun owned described negated predicate present '
-              'nom acc dat gen').split()  # that rules of all languages can ask for
+              'nom acc dat gen').split()  # that the rules of any language can use
 
 
 class NounPhrase(NamedTuple):
-    """`the old farmer's small dog`, before it has a language. Pronouns are noun phrases with determiner `pronoun`."""
+    """`the old farmer's small dog`, in no language yet. Pronouns are noun phrases with determiner `pronoun`."""
     noun: str
     number: str                # sg or pl
     determiner: str            # the, a, two, three, five or pronoun
@@ -31,7 +31,7 @@ class NounPhrase(NamedTuple):
 
 
 class Clause(NamedTuple):
-    """A sentence before it has a language; `kind` names a template in each language's [clauses]."""
+    """The meaning of a sentence, in no language yet; `kind` names a template in each language's [clauses]."""
     kind: str
     subject: NounPhrase
     verb: str = 'be'
@@ -45,7 +45,7 @@ class Clause(NamedTuple):
 
 
 class Entries(dict):
-    """Part of a table: its sections, a section's rows or a row's cells by name. `place` says in errors where it is."""
+    """Part of a table: its sections, a section's rows or a row's cells, by name. Errors begin with its `place`."""
 
     def __init__(self, place):
         super().__init__()
@@ -111,7 +111,7 @@ class Language:
         self.pairs = int(pairs['text'])
 
     def check(self):
-        """Raise UserError for names that nothing knows: when a sentence is said, nobody would miss them."""
+        """Raise UserError for unknown names. In a rule, a misspelt one would never hold, and nobody would notice."""
         own, english = self.sections, language('en').sections
         kinds = english['language']['classes']['text'].split()
         classes = own['language']['classes']['text'].split()
@@ -157,7 +157,7 @@ class Language:
         return self.sections[section][word][self.rule(f'{section} forms', features)]
 
     def features(self, phrase):
-        """What the rules may ask of a noun phrase: determiner, number, person, class of its noun, kind in English."""
+        """What rules can ask of a noun phrase: number, determiner, person, the noun's class, its kind in English."""
         classes = self.sections['nouns'][phrase.noun]['class'].split('/')  # n/f: n in the singular, f in the plural
         kinds = language('en').sections['nouns'][phrase.noun]['class']
         person = '1' if phrase.determiner == 'pronoun' else '3'
@@ -224,7 +224,7 @@ class Language:
 
 
 def fill(template, word):
-    """A line's text, each {slot} or {slot.form} replaced by word(slot, form); an empty word takes its space along."""
+    """A line's text, each {slot} or {slot.form} replaced by word(slot, form); if that is empty, its space goes, too."""
     def replace(match):
         space, slot, form = match.groups()
         text = word(slot, form)

@@ -1,4 +1,4 @@
-"""Which languages are relatives: the families of languages.txt, the only place that knows them."""
+"""Which languages are relatives, that is, of one family. Only languages.txt lists the families."""
 import re
 from functools import cache
 from pathlib import Path
@@ -45,7 +45,7 @@ def groups(tasks):
 
 
 def same_family(one, other):
-    """Are two languages relatives? One that the table does not have is a relative of none but itself."""
+    """Are two languages relatives? One that is not in the table is a relative of itself only."""
     return group(one) == group(other)
 
 

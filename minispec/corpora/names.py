@@ -1,6 +1,6 @@
-"""What the names of files say: in which languages a text is, and how a file with another name should be named.
+"""What the names of files say: the languages of a text, and the right name of a file that is named differently.
 
-A language is a code of two or three letters, and at most a script or a region: de, pt_BR, zho_Hant, es_419.
+A language is a code of two or three letters, and optionally a script or a region: de, pt_BR, zho_Hant, es_419.
 """
 import re
 
@@ -12,8 +12,8 @@ PAIR_FILE = re.compile(rf'train\.({CODE})-({CODE})\.(?:\1|\2)')
 PART = rf'(?:{CODE}|[A-Za-z]{{4}})'  # of a name such as train.pt-BR or train.zh-Hans.en
 UNCLEAR_FILE = re.compile(rf'train\.{PART}(?:-{PART})+(?:\.{PART}(?:-{PART})*)?|train\.{PART}\.{PART}(?:-{PART})+')
 TABLES = {'csv', 'json', 'jsonl', 'ods', 'parquet', 'tsv', 'xls', 'xlsx'}
-# Endings of files that lie beside text. Some are also codes of languages in ISO 639-3, which nobody means by them:
-# whoever has Bashkir calls it ba, or bak_Cyrl.
+# Endings of files that lie beside text. Some are also language codes, but are not read as such: bak is a backup here,
+# and Bashkir can be named ba or bak_Cyrl.
 ENDINGS = TABLES.union('bak bin bpe cfg dat doc idx log md new old out pdf py sh spm swp tar tmp tok txt xml xz '
                        'zip'.split())
 WORD = re.compile(r'(?<![A-Za-z])[A-Za-z]{2,3}_(?:[A-Z]{2}|[A-Z][a-z]{3})(?![A-Za-z])|[A-Za-z]+')  # pt_BR is one
@@ -29,19 +29,19 @@ def ending(name):
 
 
 def languages_in(name):
-    """The languages that the name of a training file says: two for train.en-de.en, one for train.en; else none."""
+    """The languages in the name of a training file: two for train.en-de.en, one for train.en; else none."""
     match = PAIR_FILE.fullmatch(plain(name)) or ALIGNED_FILE.fullmatch(plain(name))
     codes = list(match.groups()) if match else []
     return [] if ENDINGS.intersection(map(str.lower, codes)) else codes
 
 
 def is_unclear(name):
-    """Has this name languages in it, such as train.en-de.fr or train.pt-BR, but does not say which the text is in?"""
+    """Does this name contain languages, as train.en-de.fr and train.pt-BR do, but not say which one the text is in?"""
     return bool(UNCLEAR_FILE.fullmatch(plain(name))) and not languages_in(name) and ending(name) not in ENDINGS
 
 
 def right_name(name):
-    """How a file of training text should be named: train.en for train_en.txt; None if it is so named, or unknown."""
+    """The right name of a file of training text: train.en for train_en.txt; None if it has it, or none is known."""
     with_region = re.sub(r'(?<![A-Za-z])([a-z]{2,3})-([A-Z]{2}|[A-Z][a-z]{3})(?![A-Za-z])', r'\1_\2', plain(name))
     words = WORD.findall(with_region)
     if {'valid', 'val', 'dev', 'test'}.intersection(map(str.lower, words)):

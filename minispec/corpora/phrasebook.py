@@ -18,7 +18,7 @@ from minispec.corpora.grammar import Clause, NounPhrase, codes, language
 from minispec.files import make_folder, write
 from minispec.tasks import HUB
 
-# The kinds of sentences, each a line in every language's [clauses], and how often they are drawn.
+# The kinds of sentences, each a line in every language's [clauses], and their relative frequencies.
 KINDS = {'statement': 5, 'past': 4, 'negative': 2, 'question': 2, 'where': 1, 'modal': 3, 'time': 3, 'says': 3,
          'copula': 1}
 THE = [('sg', 'the')] * 3 + [('pl', 'the')]  # numbers and determiners to draw from: the singular is more frequent
@@ -100,7 +100,7 @@ def draw_word(rng, title, column, allowed, avoid=()):
 
 
 def sentences(seed=1):
-    """Meanings without end, each said in every language: {code: sentence}. No sentence of any language comes twice."""
+    """Meanings without end, each in every language: {code: sentence}. No sentence of any language comes twice."""
     rng, seen = random.Random(seed), set()
     for code in codes():
         language(code).check()
@@ -122,7 +122,7 @@ def fingerprint():
 
 
 def is_current(folder, made_from):
-    """Was the phrasebook in `folder` made from what has this fingerprint?"""
+    """Was the phrasebook in `folder` made from tables and code with the fingerprint `made_from`?"""
     path = folder / 'fingerprint'
     return path.is_file() and path.read_bytes() == made_from.encode()
 
@@ -130,11 +130,11 @@ def is_current(folder, made_from):
 def write_phrasebook(folder, even=False):
     """Write the phrasebook's pair files, English with each other language; returns `folder`.
 
-    Nothing is done if they are there, and were made from the tables as they are now.
+    If they are there and tables and code have not changed since, nothing is done.
 
     200 meanings for validation and 200 for test are the same for all pairs of languages. Training takes others: the
     first 8,000, 2,000 or 400 of one list, as the language's table says. If `even`, all languages have the same number
-    of them, and together as many.
+    of them, and the total is the same up to rounding.
     """
     folder, made_from = Path(folder), fingerprint()
     if is_current(folder, made_from):
@@ -143,13 +143,13 @@ def write_phrasebook(folder, even=False):
         print(f'note: {folder} is not what the tables in {grammar.LEXICON} give now, and is written anew',
               file=sys.stderr)
     unfinished, old = (folder.with_name(f'{folder.name}.{uuid.uuid4().hex}.part') for _ in range(2))
-    make_folder(unfinished)  # a run beside this one has its own
+    make_folder(unfinished)  # a concurrent run has its own
     try:
         write_files(unfinished, even)
         write(unfinished / 'fingerprint', made_from)
         replace_folder(unfinished, folder, old, made_from)
     except OSError as error:
-        if not is_current(folder, made_from):  # else a run beside this one was first, and its folder is as good
+        if not is_current(folder, made_from):  # else a concurrent run has made it
             raise UserError(f'cannot make the folder {folder} ({error.strerror}); is there a file of that name, or is '
                             'a file in it open?')
     finally:
@@ -176,17 +176,17 @@ def write_files(folder, even):
 def replace_folder(new, folder, old, made_from):
     """Put the finished folder `new` in the place of `folder`, which becomes `old` if it is there and outdated.
 
-    No system can exchange two folders in one step. A power cut between the two steps leaves none at `folder`, and the
-    next run writes it.
+    Python cannot exchange two folders in one step. A power cut between the two renames leaves none at `folder`, and the
+    next run writes it again.
     """
     if is_current(folder, made_from):
-        return  # a run beside this one was first
+        return  # a concurrent run was first
     if folder.is_dir():
-        with contextlib.suppress(FileNotFoundError):  # a run beside this one has just moved it
+        with contextlib.suppress(FileNotFoundError):  # a concurrent run has just moved it
             folder.rename(old)
     try:
         new.rename(folder)
     except BaseException:
-        with contextlib.suppress(OSError):  # there was none, or a run beside this one has put its own there
+        with contextlib.suppress(OSError):  # there was none, or a concurrent run has put its own there
             old.rename(folder)
         raise

@@ -1,4 +1,4 @@
-"""What is looked at before a training, so that nothing is missing or out of step after it."""
+"""Checks of all text before a training, so that no later script finds it missing or misaligned."""
 import sys
 from itertools import zip_longest
 
@@ -9,8 +9,8 @@ def check_splits(corpus, tasks):
     """Read all text that the scripts will need.
 
     Raises UserError if training or validation text is missing, or if text of any split is empty, not UTF-8, or has
-    another number of lines than its translation. Says which tasks have no test text, and how many pairs of the other
-    splits are training text, too. Only the pairs of those splits are kept in memory.
+    another number of lines than its translation. Says which tasks have no test text, and how many validation and test
+    pairs are also training pairs. Only validation and test pairs are kept in memory.
     """
     seen, shared = [], {'valid': {}, 'test': {}}
     for task in tasks:
@@ -32,8 +32,8 @@ def check_splits(corpus, tasks):
             print(f'note: pairs of {split} text that are training text, too: '
                   + ', '.join(f'{task} {n:,}' for task, n in found.items()))
     if untested := [task for task in tasks if not corpus.find('test', task)]:
-        print(f'warning: {corpus.folder} has no test text for {", ".join(untested)}; they cannot be scored without',
-              file=sys.stderr)
+        print(f'warning: {corpus.folder} has no test text for {", ".join(untested)}; without it, they cannot be '
+              'scored', file=sys.stderr)
 
 
 def line_pairs(src_path, tgt_path):

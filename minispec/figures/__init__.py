@@ -3,10 +3,10 @@
     Equation 2      the FFN with a mask, as a schematic        draw_ffn
     Figure 1        overlap of all tasks in one layer          print_overlap, draw_overlap
     Figure 2        overlap of languages, layer by layer       print_layers, draw_overlap_by_layer
-    Figures 3, 4    scores over k, depth and the like          draw_lines, called in `experiments/`
+    Figures 3, 4    scores over depth, over k and the like     draw_lines, called in `experiments/`
     Figure 5        sparsity, layer by layer                   print_layers, draw_sparsity
 
-Not in the paper: who shares each neuron (draw_neuron_map), families and trees of languages, ablation, gains by
+Not in the paper: which directions share each neuron (draw_neuron_map), language families and trees, ablation, gains by
 direction, training curves.
 """
 from minispec.figures.analysis import Profile, ablate, layer_names, sparsity, specific_neurons

@@ -45,7 +45,7 @@ def comparable_pairs(tasks, layer):
     """Which tasks differ in the language that `layer` works on, and in nothing else? (N, N) bool, symmetric.
 
     So the encoder compares de-en with fr-en, and the decoder en-de with en-fr. The encoder never compares en-de with
-    en-fr: on line-aligned text both read the same English sentences, and their IoU is 1 by design.
+    en-fr: on line-aligned text both read the same English sentences, and their IoU is 1 by construction.
     """
     languages = languages_of(tasks, layer)
     return torch.tensor([[own != own_b and other == other_b for own_b, other_b in languages]
@@ -53,7 +53,7 @@ def comparable_pairs(tasks, layer):
 
 
 def nearest_pair(profile):
-    """Of all layers' `comparable_pairs`, that which shares most above chance: (IoU, chance, task, task, layer).
+    """Of all layers' `comparable_pairs`, the one farthest above chance: (IoU, chance, task, task, layer).
 
     None if no two tasks can be compared.
     """
@@ -80,8 +80,8 @@ def similarity(profile, layer):
 def nearest_relatives(comparable, relatives, excess):
     """For how many tasks is the comparable task with the highest overlap a relative (of the same family)?
 
-    All are (N, N); `excess` is IoU minus chance. Of several nearest tasks each counts in part; tasks without a relative
-    are not counted. Returns the number, the number expected by chance, and how many tasks were counted.
+    All are (N, N); `excess` is IoU minus chance. If several tasks are nearest, each counts as a fraction. Tasks without
+    a relative are not counted. Returns the number, the number expected by chance, and how many tasks were counted.
     """
     excess = excess.masked_fill(~comparable, -torch.inf)
     nearest = comparable & (excess == excess.amax(1, keepdim=True))  # (N, N)
@@ -96,8 +96,8 @@ def mantel(x, y, permutations=5000):
     """Rank correlation of two symmetric matrices (n, n) above their diagonals, and its p by Mantel's permutation test.
 
     The n (n - 1) / 2 pairs of n languages are not independent: each language is in n - 1 of them. So the languages of x
-    are exchanged at random, again and again; p says how often that gives a correlation as far from 0 (two-sided). Equal
-    values share their mean rank. Both are NaN if x or y is constant.
+    are permuted at random many times; p is the share of permutations with a correlation as far from 0 (two-sided).
+    Equal values share their mean rank. Both are NaN if x or y is constant.
     """
     n = len(x)
     a, b = torch.triu_indices(n, n, 1)  # (pairs,) each
@@ -105,7 +105,7 @@ def mantel(x, y, permutations=5000):
     for values in (x[a, b], y[a, b]):  # (pairs,)
         rank = (values[:, None] > values).double().sum(1) + (values[:, None] == values).double().sum(1) / 2  # (pairs,)
         rank -= rank.mean()
-        ranks.append(rank / rank.norm())  # of length 1: then a product is a correlation
+        ranks.append(rank / rank.norm())  # of length 1, so that a dot product is a correlation
     square = x.new_zeros(n, n, dtype=torch.double)
     square[a, b] = square[b, a] = ranks[0]
     noise = torch.rand(permutations, n, generator=torch.Generator().manual_seed(1))
@@ -117,7 +117,7 @@ def mantel(x, y, permutations=5000):
 
 
 def linkage(distance):
-    """A tree over distances (n, n) by average linkage: merges the two clusters nearest on average, again and again.
+    """A tree over distances (n, n) by average linkage: repeatedly merges the two clusters nearest on average.
 
     Returns the n - 1 merges in that order: (members of one, members of the other, their mean distance).
     """
@@ -144,7 +144,7 @@ def language_tree(profile, layer):
 
 
 def pure_pairs(merges, families):
-    """How many pairs of relatives does a tree merge before an outsider joins? `families` has a name for each leaf."""
+    """How many pairs of relatives does a tree merge before another family joins? `families`: a name for each leaf."""
     return sum(len(a) * len(b) for a, b, _ in merges if len({families[leaf] for leaf in a + b}) == 1)
 
 
@@ -176,8 +176,8 @@ SHARED_BY = ('all directions', 'several families', f'only from {HUB} or only int
 def sharing(masks, tasks):
     """Who shares each neuron of a layer? masks (N, F) bool; returns (F,), indices into SHARED_BY.
 
-    The narrowest answer counts: neurons that only en-de and en-nl have are of one family. A side or a family is an
-    answer only where the tasks have two of them.
+    The narrowest answer counts: a neuron that only en-de and en-nl have is of one family. Side and family are answers
+    only if the tasks have two or more of them.
     """
     sides, families = zip(*map(place, tasks))
     found = torch.ones(masks.shape[1:], dtype=torch.long)  # (F,)
@@ -198,10 +198,10 @@ def diagonal_means(values):
 
 
 def specific_neurons(masks, n, draws, seed):
-    """n direction-specific neurons of each task and layer, those of its own that the fewest tasks have; ties by index.
+    """n direction-specific neurons of each task and layer: those of its own that the fewest tasks have; ties by index.
 
-    And `draws` times n random ones of its other neurons: together (1 + draws, N, L, F) bool. No task may have fewer
-    than 2 n neurons in a layer.
+    To compare with them, `draws` sets of n random ones of its other neurons; together (1 + draws, N, L, F) bool. Every
+    task must have 2 n neurons or more in each layer.
     """
     def lowest(score, allowed):
         return score.masked_fill(~allowed, torch.inf).argsort(dim=-1, stable=True).argsort(-1) < n

@@ -49,7 +49,7 @@ def save(figure, folder, name):
 
 
 def save_profile(figure, folder, name, profile, title):
-    """`save` a picture of a Profile: its title and its name say of which selection it is."""
+    """`save` a picture of a Profile; its title and its name tell the selection."""
     figure.suptitle(f'{title}\n({profile.selection})', fontsize='medium')
     return save(figure, folder, name + profile.suffix)
 
@@ -63,7 +63,7 @@ def draw_legend(figure, axes, entries):
 
 
 def draw_ffn(folder, profile):
-    """Eq. 2 as a schematic: the last layer's first neurons, in two directions with most text; nothing for one task."""
+    """Eq. 2 as a schematic: the last layer's first neurons, in the two tasks with most text; nothing for one task."""
     if len(profile.tasks) == 1:
         return []
     chosen = sorted(display_order(profile.tasks), key=lambda task: -profile.train_sizes[task])[:2]
@@ -137,7 +137,7 @@ def draw_overlap(folder, profile, layer):
     bar = draw_matrix(figure, left, profile, iou, f'IoU (red line: {by_chance:.2f}, expected by chance)',
                       vmin=0, vmax=1, cmap='viridis')
     bar.ax.axvline(by_chance, color='red', linewidth=2)
-    excess = (iou - chance).masked_fill(iou == 1, torch.nan)  # as that of a task with itself, which would hide others
+    excess = (iou - chance).masked_fill(iou == 1, torch.nan)  # such as a task with itself; it would stretch the scale
     limit = max(excess[iou < 1].abs().tolist(), default=1)
     draw_matrix(figure, right, profile, excess, 'IoU minus chance (gray: the same neurons)',
                 vmin=-limit, vmax=limit, cmap='RdBu_r')
@@ -154,12 +154,12 @@ def draw_ablation(folder, profile, excess):
     limit = excess.abs().max().item()
     draw_matrix(figure, axes, profile, excess, 'rise of the validation loss, minus the rise with random neurons off\n'
                 '(nats per target token)', vmin=-limit, vmax=limit, cmap='RdBu_r')
-    return save_profile(figure, folder, 'ablation', profile, "Ablating a direction's specific neurons (rows) costs it "
-                        '{:.3f} nats on average, others {:.3f}'.format(*diagonal_means(excess)))
+    return save_profile(figure, folder, 'ablation', profile, "Ablating a direction's specific neurons (rows), not "
+                        'random ones, costs it {:.3f} nats on average, others {:.3f}'.format(*diagonal_means(excess)))
 
 
 def draw_neuron_map(folder, profile, layer):
-    """Who has which neuron of a layer: a column for each, in blocks by who shares it, and there by how many do."""
+    """Which directions have which neuron of a layer. Columns are sorted by `sharing`, then by how many have it."""
     from matplotlib.colors import ListedColormap
     figure, (axes,) = new_figure(width=10, height=2 + 0.17 * min(len(profile.tasks), 40))
     order = label_rows(axes, profile)
@@ -187,9 +187,10 @@ def family_colours(profile):
 
 
 def draw_points(folder, name, profile, what, layers, legend, by_chance=()):
-    """Figures 2 and 5: what is shown, and for each layer its groups (values, colours, marker), drawn side by side.
+    """Figures 2 and 5: points over layers, and each group's median. `what` labels the values.
 
-    Each group has its median. `by_chance` has a value for each layer. Nothing is drawn if no layer has a group.
+    `layers` has for each layer its groups (values, colours, marker), drawn side by side. `by_chance` has a value for
+    each layer. Nothing is drawn if no layer has a group.
     """
     figure, (axes,) = new_figure()
     means = {}
@@ -230,7 +231,7 @@ def draw_overlap_by_layer(folder, profile):
 
 
 def draw_sparsity(folder, profile):
-    """Figure 5: a point for every task; in each layer, those from the hub stand left of those into it."""
+    """Figure 5: a point for every task; in each layer, tasks from the hub are left of those into it."""
     family = family_colours(profile)
     places = {task: place(profile.tasks[task]) for task in display_order(profile.tasks)}
     sides = {side: list(tasks) for side, tasks in groupby(places, key=lambda task: places[task][0])}
@@ -283,7 +284,7 @@ def draw_lines(folder, name, lines, x, y, margin=None, title=''):
 
 
 def draw_gains(folder, name, pairs, gains, y):
-    """What each direction of {direction: training pairs} gains, {label: ΔBLEU by direction}, by resource level."""
+    """Gains {label: ΔBLEU by direction} in the order of training size; `pairs` is {direction: training pairs}."""
     figure, (axes,) = new_figure()
     order = sorted(range(len(pairs)), key=lambda index: -list(pairs.values())[index])
     names = [list(pairs)[index] for index in order]

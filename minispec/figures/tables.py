@@ -29,7 +29,7 @@ def print_summary(profile):
 
 
 def print_layers(profile):
-    """Figures 5 and 2."""
+    """Figure 5 (sparsity) and Figure 2 (IoU), layer by layer."""
     print('\n           sparsity             IoU of two languages        expected\n'
           '       mean   min   max    min  25%  50%  75%  max   mean  by chance')
     for layer, off in zip(profile.layers, analysis.sparsity(profile.masks).T):  # (N,)
@@ -48,7 +48,7 @@ def print_layers(profile):
 def print_families(profile):
     """Which languages overlap more than expected: relatives, those with equal training sizes, with common subwords?"""
     if min(len(analysis.leaves(profile.tasks, layer)) for layer in profile.layers) < 4:
-        return  # fewer than four languages say nothing
+        return  # fewer than four languages are too few to compare
     print('\n               IoU minus chance                                   its rank correlation with (p)\n'
           '      relatives  same size  others   nearest is a relative'
           '          family      subwords    size ratio')
@@ -67,8 +67,8 @@ def print_families(profile):
         cells = ['-' if rho != rho else f'{rho:.2f} ({p:.3f})' for rho, p in correlations]
         print('{:5} {:>9}  {:>9}  {:>6}   {:22} {:>14}{:>14}{:>14}'.format(
             layer, *(number(mean, 3) for mean in means), nearest, *cells))
-    print('relatives: of one family; same size: not so, but with as much training text; others: neither. '
-          'p: by permuting\nthe languages (Mantel), two-sided, not corrected. subwords: share in common of those in the '
+    print('relatives: of one family; same size: of two families, with equal training sizes; others: neither. '
+          'p: by permuting\nthe languages (Mantel), two-sided, not corrected. subwords: IoU of the subwords in the '
           'validation text;\nsize ratio: smaller training size over larger.')
 
 
@@ -108,9 +108,9 @@ def print_tree(layer, languages, merges):
 
 
 def print_ablation(tasks, excess):
-    """The rise of every loss (columns) with one task's specific neurons off (rows), minus that with random ones off."""
+    """The rise of every loss (columns) with one task's specific neurons ablated (rows), minus that with random ones."""
     print("\nRise of the validation loss when a direction's specific neurons are ablated, minus the rise when as many\n"
-          'random others of its own are, in thousandths of a nat per target token. Rows: ablated; columns: evaluated.')
+          'random ones of its others are, in thousandths of a nat per target token. Rows: ablated; columns: evaluated.')
     print_matrix(tasks, 1000 * excess)
     print('mean on the diagonal (own neurons) {:.1f}, off it {:.1f}'.format(*analysis.diagonal_means(1000 * excess)))
 

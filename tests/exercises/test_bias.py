@@ -25,11 +25,11 @@ def check_sub_networks(model, batch):
         masked = model(batch.src, batch.tgt, torch.full_like(batch.task, task))
         extracted = model.sub_network(task)(batch.src, batch.tgt, torch.zeros_like(batch.task))
         check(torch.allclose(extracted, masked, atol=1e-5),
-              'Transformer.narrow loses what the neurons that it removes emit: translate.py would score another model')
+              'Transformer.narrow loses the constant output of removed neurons: translate.py would score another model')
 
 
 def test_an_off_neuron_emits_its_bias(model, batch):
-    """And its row of W1 learns nothing, but b1 and W2 do; the default is as before."""
+    """And its row of w1.weight has no gradient, but w1.bias and w2.weight have; the default is as before."""
     check_parameter(FeedForward.__init__, 'masks_bias', 'minispec/model.py: FeedForward(d_model, d_ff)')
     for kwargs, expected in (({}, [4.5, 8.0]), ({'masks_bias': False}, [14.5, 28.0])):
         ffn, output = by_hand(**kwargs)

@@ -1,4 +1,4 @@
-"""Exercise 7: how much of a task's activity do its masks keep, and is that what matters?"""
+"""Exercise 7: the share of a task's activity that its masks keep."""
 import pytest
 import torch
 from harness import asked_for, check

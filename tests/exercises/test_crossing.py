@@ -11,7 +11,7 @@ import sweep  # noqa: E402
 
 
 def test_own_is_compared_with_random_at_every_k(monkeypatch):
-    """With nothing trained: what would be measured, compared and drawn."""
+    """Without any training: which systems would be measured and compared, and what would be drawn."""
     measured, compared, drawn = [], [], {}
     monkeypatch.setattr(sweep, 'train_bases', lambda *_: None)
     monkeypatch.setattr(sweep, 'measure', lambda args, systems: measured.extend(systems))

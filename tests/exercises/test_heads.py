@@ -25,7 +25,7 @@ def columns(mask):
 
 
 def without_heads(model, task):
-    """A copy in which the heads that are off for this task have no way out, and all are on."""
+    """A copy with all heads on, in which `out` has zeros for the heads that are off for this task."""
     result = copy.deepcopy(model)
     for attention, mask in zip(attentions(result), model.head_masks[task]):
         attention.out.weight.data *= columns(mask)

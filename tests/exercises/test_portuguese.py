@@ -1,4 +1,4 @@
-"""Exercise 10: Portuguese. What its table says is checked against sentences by hand, and against its grammar."""
+"""Exercise 10: Portuguese. Its table is checked against sentences written by hand, and against rules of grammar."""
 import re
 from itertools import islice
 
@@ -22,7 +22,7 @@ def check_articles(portuguese):
 
 
 def check_objects(portuguese):
-    """Portuguese has no case. Spanish has *ve al vecino*, and so has whoever copied its table."""
+    """Portuguese has no case. A copy of the Spanish table would say *ve al vecino*."""
     for noun in ('neighbor', 'woman', 'dog', 'apple'):
         for number, determiner in (('sg', 'the'), ('pl', 'the'), ('sg', 'a')):
             subject, object = (portuguese.noun_phrase(NounPhrase(noun, number, determiner), case)

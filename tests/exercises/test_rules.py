@@ -1,4 +1,4 @@
-"""Exercise 2: count by sentence; how far do the two rules select the same neurons?"""
+"""Exercise 2: count by sentence; how much do the selections of the two rules overlap?"""
 import torch
 from harness import asked_for, check
 
@@ -9,7 +9,7 @@ COUNTS = {  # (N=2, L=2, F=4); selected at k = 60
                               [[2, 2, 1, 0], [1, 1, 2, 1]]]),  # 0 1 | 0 2
     'positions': torch.full((2, 2), 10), 'sentences': torch.full((2, 2), 3)}
 IOU = [[0, 1 / 2], [1, 1 / 2]]
-CHANCE = [[1 / 5, 1 / 5], [1 / 3, 1 / 5]]  # of sets of 1 and 2, and 2 and 1; of 2 and 2, and 1 and 2, in 4 neurons
+CHANCE = [[1 / 5, 1 / 5], [1 / 3, 1 / 5]]  # sets of 1 and 2, 2 and 1; 2 and 2, 1 and 2 of 4 neurons
 
 
 def test_overlap_of_the_two_rules_by_hand():

@@ -8,7 +8,7 @@ LENGTHS, LR, DECAY = [(5, 7), (3, 4), (8, 2)], 0.01, 0.1
 
 
 def with_a_weight_of_50(matrix):
-    """A model that has it in one neuron of a layer, which is off for task 1."""
+    """A model with one weight of 50, which belongs to a neuron that is off for task 1."""
     model = tiny_model()
     ffn, neuron = model.ffns[2], int((~model.masks[1, 2]).nonzero()[-1])
     weights = {'W1': ffn.w1.weight[neuron], 'b1': ffn.w1.bias[neuron:], 'W2': ffn.w2.weight[:, neuron]}
@@ -17,7 +17,7 @@ def with_a_weight_of_50(matrix):
 
 
 def test_what_moves_neurons_that_are_off(model):
-    """Neither a gradient of 0 nor that of another task's sentences does; weight decay and momentum do."""
+    """Plain SGD does not; weight decay does, and so does momentum from a step on another task."""
     moved_off = asked_for('training', 'moved_off(model, optimizer, batch)')
     for tasks in ([1, 1, 1], [0, 1, 1]):  # in a batch of several tasks, a neuron is off if none of them has it
         before = model.embedding.weight.clone()
