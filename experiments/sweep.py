@@ -97,7 +97,7 @@ def sweep_cost(args):
         pairs += [(one, other) for one in (own, random) for other in (baseline, longer, dense)] + [(own, random)]
     measure(args, systems)
     print_results(systems, pairs)
-    draw_sizes(args, [system for system in systems if not system.flags])
+    draw_sizes(args, systems)
 
 
 def sweep_wide(args):
@@ -157,10 +157,11 @@ def size(config, width=None):
 
 def draw_sizes(args, systems):
     """BLEU against the parameters of one direction's sub-network, a line for each kind of masks."""
-    kinds = {masks: [system for system in systems if system.masks == masks] for masks in dict.fromkeys(
-        system.masks for system in systems)}
-    draw(args, {masks: [[system.mean(name) for system in points] for name in ('width', 'bleu')]
-                for masks, points in kinds.items()}, 'parameters of one direction alone', 'BLEU')
+    kinds = {}
+    for system in systems:
+        kinds.setdefault(system.masks + ', at equal training cost' * bool(system.flags), []).append(system)
+    draw(args, {kind: [[system.mean(name) for system in points] for name in ('width', 'bleu')]
+                for kind, points in kinds.items()}, 'parameters of one direction alone', 'BLEU')
 
 
 def draw(args, lines, x, y, margin=None):
