@@ -349,8 +349,8 @@ def print_results(systems, pairs):
                       *map(str, row['verdicts'])])
     scoring.print_table(table)
     print(f'Intervals cover other test sentences{" and seeds" * several}, and are not corrected for their number. '
-          f'tie: the interval\nlies within {scoring.MARGIN} BLEU of 0; open: it does not, but contains 0. wins, ties, '
-          "losses: directions of all\nseeds, by Holm's p < 0.05.")
+          f'within {scoring.MARGIN} BLEU: the whole\ninterval is that near to 0; open: it is not, but contains 0. wins, '
+          "ties, losses: directions of all\nseeds, by Holm's p < 0.05.")
     return rows
 
 

@@ -192,7 +192,7 @@ def verdict(row):
     small = max(-row['low'], row['high']) < MARGIN
     if row['low'] > 0 or row['high'] < 0:
         return ('better' if row['low'] > 0 else 'worse') + f', by less than {MARGIN}' * small
-    return f'tie within {MARGIN}' if small else 'open'
+    return f'within {MARGIN} BLEU' if small else 'open'
 
 
 def alarms(found):

@@ -188,7 +188,7 @@ def test_an_interval_takes_sentences_and_seeds_together():
     mean, low, high = interval([1.0, 1.0, 1.0], 0.5)  # equal seeds do not narrow it
     assert (mean, low, high) == pytest.approx((1, 1 - 0.98, 1 + 0.98), abs=0.03)
     for row, word in (((0.1, 0.4), 'better, by less than 0.5'), ((0.1, 0.6), 'better'), ((-0.7, -0.1), 'worse'),
-                      ((-0.4, 0.3), 'tie within 0.5'), ((-0.6, 0.3), 'open')):
+                      ((-0.4, 0.3), 'within 0.5 BLEU'), ((-0.6, 0.3), 'open')):
         assert runs.scoring.verdict(dict(zip(('low', 'high'), row))) == word
 
 
