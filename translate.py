@@ -143,7 +143,7 @@ def warn_of_new_words(lines, known):
         new = [word for word in found if word not in known]
         if new:
             print(f'warning: line {number}: {len(new)} of {len(found)} words are not in the training text '
-                  f'({", ".join(new[:5])}), so the translation is a guess', file=sys.stderr)
+                  f'({", ".join([*dict.fromkeys(new)][:5])}), so the translation is a guess', file=sys.stderr)
             return True
     return False
 

@@ -36,7 +36,7 @@ def opened(path):
         with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f'cannot read {path}: {error}')
+        raise UserError(f'cannot read {path}: {getattr(error, "strerror", None) or error}')
 
 
 def read_lines(path):

@@ -9,7 +9,8 @@
     reverse   those of the reverse direction. Must they be a task's own?
     shared    the neurons that all tasks together use most, the same for all: plain pruning. Must tasks differ?
 
-All continue the same base, on the same batches and schedule. The main comparison is `own` against `dense`.
+All continue the same base, on the same batches and schedule. The main comparison is `own` against `dense`. To add a
+control, add its name to MASKS, what it does to `make_masks`, and a word to the help of `specialize.py --masks`.
 Masks have the shape (N, L, F); see `model.py` for the symbols.
 """
 import torch
@@ -39,7 +40,9 @@ def make_masks(kind, tasks, counts, k_encoder, k_decoder, seed):
         return reverse_masks(own, tasks)
     if kind == 'shared':
         return shared_masks(counts, own)
-    return own
+    if kind == 'own':
+        return own
+    raise ValueError(f'make_masks does not know {kind} yet')
 
 
 def random_masks(masks, seed):

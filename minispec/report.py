@@ -189,7 +189,7 @@ def neurons(profile):
     if profile.masks.all():
         return ''
     last = [profile.layers[len(profile.layers) // 2 - 1], profile.layers[-1]] if len(profile.tasks) > 1 else []
-    return ('<p>A row is a direction, a column a neuron. Neurons that most directions have come first.</p>\n'
+    return ('<p>A row is a direction, a column a neuron; filled: the direction has it. Neurons that most directions have come first.</p>\n'
             + ''.join(neuron_map(profile, layer) for layer in profile.layers)
             + '<p>Overlap: IoU of two directions in percent, the neurons that both have over those that either has. '
               'Blue: above the value expected by chance; orange: below. The encoder sees the source language alone, so '

@@ -86,23 +86,34 @@ def test_a_name_that_does_not_say_its_language_is_an_error(tmp_path, name, said)
 
 
 def test_codes_of_all_kinds_are_languages(tmp_path):
-    touch(tmp_path, 'train.EN-ZH.ZH', 'train.EN-ZH.EN', 'train.zho_Hant', 'train.es_419', 'train.pt_br',
+    touch(tmp_path, 'train.en-zh.zh', 'train.en-zh.en', 'train.zho_Hant', 'train.es_419', 'train.pt_br',
           'train.bak_Cyrl')
     corpus = Corpus(tmp_path)
-    assert corpus.languages == ['EN', 'ZH', 'bak_Cyrl', 'es_419', 'pt_br', 'zho_Hant']
-    assert {'EN-ZH', 'ZH-EN', 'pt_br-es_419'} < set(corpus.tasks)
+    assert corpus.languages == ['bak_Cyrl', 'en', 'es_419', 'pt_br', 'zh', 'zho_Hant']
+    assert {'en-zh', 'zh-en', 'pt_br-es_419'} < set(corpus.tasks)
+
+
+@pytest.mark.parametrize('name, right', [('train.english', 'train.en'), ('train.EN', 'train.en'),
+                                         ('train_en.txt.gz', 'train.en.gz')])
+def test_text_that_would_be_left_out_for_its_name_is_an_error(tmp_path, name, right):
+    """Else the others would be trained without it. It is none where the text has its right name as well."""
+    touch(tmp_path, 'train.de', 'train.fr', name)
+    with pytest.raises(UserError, match=f'{name} would be left out; rename it to {right},'):
+        Corpus(tmp_path).tasks
+    touch(tmp_path, right.removesuffix('.gz'))
+    assert 'en-de' in Corpus(tmp_path).tasks
 
 
 def test_files_beside_the_text_are_no_languages(tmp_path, capsys):
     """One line names those that begin with train, once; other files are not mentioned."""
     beside = ['train.log', 'train.bak', 'train.txt.gz', 'train.tsv', 'train.json', 'train.ods', 'train.TMP',
               'train.notes', 'train.backup', 'train.en-de.tsv', 'train.en-de.log', 'train.en.de.zz', 'train']
-    touch(tmp_path, 'train.en', 'train.de', 'train_fr.txt', 'notes.txt', 'valid.log', *beside)
+    touch(tmp_path, 'train.en', 'train.de', 'train.fr', 'train_fr.txt', 'notes.txt', 'valid.log', *beside)
     corpus = Corpus(tmp_path)
     assert capsys.readouterr().err == ''  # tasks are worked out on first use
-    assert corpus.tasks == ['en-de', 'de-en'] and corpus.languages == ['de', 'en']
+    assert corpus.languages == ['de', 'en', 'fr']
     out, err = capsys.readouterr()
-    listed = sorted([*beside, 'train_fr.txt (rename it to train.fr)'])
+    listed = sorted([*beside, 'train_fr.txt'])
     assert out == ''
     assert err == f'note: {tmp_path}: left out, because the name says no language: {", ".join(listed)}\n'
 
@@ -268,7 +279,7 @@ def test_check_names_empty_files(tmp_path):
 
 
 def test_check_warns_of_tasks_without_test_text(tmp_path, capsys):
-    write_texts(tmp_path, {f'{split}.{code}': text for split, text in (('train', 'a|b'), ('valid', 'c'), ('test', 'd'))
+    write_texts(tmp_path, {f'{split}.{code}': f'{code} {split}|{code} b {split}' for split in ('train', 'valid', 'test')
                            for code in ('en', 'de', 'fr')})
     (tmp_path / 'test.fr').unlink()
     corpus = Corpus(tmp_path)
@@ -276,6 +287,16 @@ def test_check_warns_of_tasks_without_test_text(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out == '' and err == (f'warning: {tmp_path} has no test text for en-fr, fr-en; without it, they cannot be '
                                  'scored\n')
+
+
+def test_check_says_where_a_copy_is_in_place_of_a_translation(tmp_path, capsys):
+    """More than half of the pairs are the same on both sides; a few, such as names, are no reason."""
+    write_texts(tmp_path, {'train.en': 'Anna|one|two', 'train.de': 'Anna|one|zwei', 'train.fr': 'Anna|un|deux',
+                           'valid.en': 'a', 'valid.de': 'b', 'valid.fr': 'c', 'test.en': 'd', 'test.de': 'e',
+                           'test.fr': 'f'})
+    corpus = Corpus(tmp_path)
+    check_splits(corpus, corpus.tasks)
+    assert capsys.readouterr() == ('note: most training pairs have the same text on both sides: en-de\n', '')
 
 
 def test_check_counts_the_pairs_that_training_text_shares_with_other_splits(tmp_path, capsys):
@@ -289,8 +310,9 @@ def test_check_counts_the_pairs_that_training_text_shares_with_other_splits(tmp_
         'test.en-fr.en': 'six|ten', 'test.en-fr.fr': 'six|dix'})               # the first
     corpus = Corpus(tmp_path)
     check_splits(corpus, corpus.tasks)
-    assert capsys.readouterr() == ('note: pairs of valid text that are training text, too: en-de 1\n'
-                                   'note: pairs of test text that are training text, too: en-de 3, en-fr 1\n', '')
+    said = 'note: some {} pairs are training pairs, too, and so too easy: {}\n'
+    assert capsys.readouterr() == (said.format('valid', 'en-de 1 of 4')
+                                   + said.format('test', 'en-de 3 of 5, en-fr 1 of 2'), '')
 
 
 def test_check_does_not_keep_the_training_text_in_memory(tmp_path):
@@ -321,7 +343,7 @@ def test_train_looks_at_all_text_first(corpus_folder, tmp_path):
     assert code == 2 and 'test.en has 20 lines but' in err
     (data / 'test.fr').write_bytes(whole)
     code, out, err = call_here(*flags, '--resume')
-    assert (code, err) == (0, '') and 'note: pairs of test text that are training text, too: en-de 5' in out
+    assert (code, err) == (0, '') and 'note: some test pairs are training pairs, too, and so too easy: en-de 5' in out
 
 
 # Multi30k from a classroom's own server ------------------------------------------------------------------------------

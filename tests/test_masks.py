@@ -24,6 +24,8 @@ def test_each_kind_of_masks_is_made_by_its_rule():
                 'shared': shared_masks(COUNTS, own)}
     for kind, masks in expected.items():
         assert torch.equal(make_masks(kind, TASKS, COUNTS, 60, 60, seed=1), masks) and not torch.equal(masks, own)
+    with pytest.raises(ValueError, match='does not know dense'):  # nor any name that MASKS alone was given
+        make_masks('dense', TASKS, COUNTS, 60, 60, seed=1)
 
 
 def test_random_masks_keep_the_number_of_neurons_in_every_row():

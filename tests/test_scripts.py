@@ -667,7 +667,7 @@ def test_wrong_flags_are_one_line(pipeline, common, tmp_path):
             'profile.py', *common[:4], '--device', device)
     for split in ('../test', 'a/b', '..', ''):
         assert 'is not the name of a split' in fail('translate.py', *common, '--test', split)
-    assert 'File name too long' in fail('train.py', '--data', 'x' * 300)
+    assert 'File name too long' in fail('train.py', '--data', 'x' * 300, '--run', tmp_path)
     assert 'File name too long' in fail('profile.py', *common[:2], '--run', 'x' * 300)
     assert 'File name too long' in fail('translate.py', *common, '--model', 'x' * 300, '--test')
     assert 'the largest is' in fail('train.py', *common[:2], '--run', tmp_path / 'big', '--vocab-size', 50000)

@@ -14,7 +14,7 @@ from itertools import chain, permutations
 from pathlib import Path
 
 from minispec import UserError
-from minispec.corpora.names import is_unclear, languages_in, remedy, right_name
+from minispec.corpora.names import is_unclear, languages_in, plain, remedy, right_name
 from minispec.data import read_lines, words
 from minispec.scoring import tokenizer_for
 from minispec.tasks import HUB, from_hub, join_task, split_task
@@ -56,8 +56,9 @@ class Corpus:
 
     def _languages_of_files(self):
         """The languages of pair files, [(one, other)], and those of aligned files; notes on files that are not used."""
-        pairs, aligned, left_out = [], [], []
-        for name in file_names(self.folder):
+        pairs, aligned, left_out, misnamed = [], [], [], []
+        names = file_names(self.folder)
+        for name in names:
             codes = languages_in(name)
             if len(codes) == 2:
                 pairs.append(tuple(codes))
@@ -68,10 +69,13 @@ class Corpus:
                                 + (remedy(name) or 'name files train.en-de.en and train.en-de.de, and write a language '
                                                    'with its region as pt_BR, not pt-BR'))
             elif name.lower().startswith('train'):
-                right = right_name(name)
-                advice = f' (rename it to {right})' if right and not (self.folder / right).exists() else ''
-                left_out.append(name + advice)
+                left_out.append(name)
+                if (right := right_name(name)) and not {right, plain(right)}.intersection(names):
+                    misnamed.append((name, right))
         if left_out and (pairs or len(aligned) > 1):  # otherwise an error follows, which says more
+            for name, right in misnamed:
+                raise UserError(f'--data {self.folder}: {name} would be left out; rename it to {right}, and its other '
+                                'splits likewise, or move it to another folder')
             print(f'note: {self.folder}: left out, because the name says no language: {", ".join(left_out)}',
                   file=sys.stderr)
         for one, other in sorted(set(pairs)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minispec import UserError
+from minispec.corpora.names import CODE
 from minispec.data import read_lines
 
 LEXICON = Path(__file__).with_name('lexicon')
@@ -242,5 +243,9 @@ def language(code):
 
 @cache
 def codes():
-    """The codes of all languages of the lexicon."""
-    return sorted(path.stem for path in LEXICON.glob('*.txt'))
+    """The codes of all languages of the lexicon. Raises UserError if a table's name is no code."""
+    found = sorted(path.stem for path in LEXICON.glob('*.txt'))
+    for name in found:
+        if not re.fullmatch(CODE, name):
+            raise UserError(f'{LEXICON / name}.txt: name a table by the code of its language, such as pt.txt')
+    return found

@@ -1,15 +1,15 @@
 """What the names of files say: the languages of a text, and the right name of a file that is named differently.
 
-A language is a code of two or three letters, and optionally a script or a region: de, pt_BR, zho_Hant, es_419.
+A language is a code of two or three small letters, and optionally a script or a region: de, pt_BR, zho_Hant, es_419.
 """
 import re
 
 from minispec.corpora.languages import english_names, family
 
-CODE = r'[A-Za-z]{2,3}(?:_(?:[A-Za-z]{2}|[A-Za-z]{4}|\d{3}))?'
+CODE = r'[a-z]{2,3}(?:_(?:[A-Za-z]{2}|[A-Za-z]{4}|\d{3}))?'
 ALIGNED_FILE = re.compile(rf'train\.({CODE})')
 PAIR_FILE = re.compile(rf'train\.({CODE})-({CODE})\.(?:\1|\2)')
-PART = rf'(?:{CODE}|[A-Za-z]{{4}})'  # of a name such as train.pt-BR or train.zh-Hans.en
+PART = rf'(?:{CODE}|[A-Za-z]{{2,4}})'  # of a name such as train.pt-BR or train.zh-Hans.en
 UNCLEAR_FILE = re.compile(rf'train\.{PART}(?:-{PART})+(?:\.{PART}(?:-{PART})*)?|train\.{PART}\.{PART}(?:-{PART})+')
 TABLES = {'csv', 'json', 'jsonl', 'ods', 'parquet', 'tsv', 'xls', 'xlsx'}
 # Endings of files that lie beside text. Some are also language codes, but are not read as such: bak is a backup here,

@@ -1,5 +1,6 @@
 """Checks of all text before a training, so that no later script finds it missing or misaligned."""
 import sys
+from collections import Counter
 from itertools import zip_longest
 
 from minispec.data import check_aligned, read_lines
@@ -9,10 +10,10 @@ def check_splits(corpus, tasks):
     """Read all text that the scripts will need.
 
     Raises UserError if training or validation text is missing, or if text of any split is empty, not UTF-8, or has
-    another number of lines than its translation. Says which tasks have no test text, and how many validation and test
-    pairs are also training pairs. Only validation and test pairs are kept in memory.
+    another number of lines than its translation. Prints which tasks lack test text, which have validation or
+    test pairs in their training text, and which have mostly the same text on both sides.
     """
-    seen, shared = [], {'valid': {}, 'test': {}}
+    seen, total, shared, copied = [], Counter(), Counter(), Counter()  # pairs by (split, task), but `copied` by task
     for task in tasks:
         files = {split: corpus.files(split, task) for split in ('train', 'valid')}
         files['test'] = corpus.find('test', task)
@@ -21,16 +22,20 @@ def check_splits(corpus, tasks):
             continue  # en-de and de-en have the same files
         seen.append(paths)
         held = {}  # {pair of lines: the splits that have it}
-        for split in filter(files.get, shared):
+        for split in filter(files.get, ('valid', 'test')):
             for pair in line_pairs(*files[split]):
                 held.setdefault(pair, []).append(split)
+                total[split, task] += 1
         for pair in line_pairs(*files['train']):
+            total['train', task] += 1
+            copied[task] += pair[0] == pair[1] != ''
             for split in held.pop(pair, ()) if all(pair) else ():  # a pair with an empty line is not trained on
-                shared[split][task] = shared[split].get(task, 0) + 1
-    for split, found in shared.items():
-        if found:
-            print(f'note: pairs of {split} text that are training text, too: '
-                  + ', '.join(f'{task} {n:,}' for task, n in found.items()))
+                shared[split, task] += 1
+    for split in ('valid', 'test'):
+        if found := [f'{task} {n:,} of {total[split, task]:,}' for (of, task), n in shared.items() if of == split]:
+            print(f'note: some {split} pairs are training pairs, too, and so too easy: {", ".join(found)}')
+    if found := [task for task, n in copied.items() if 2 * n > total['train', task]]:
+        print(f'note: most training pairs have the same text on both sides: {", ".join(found)}')
     if untested := [task for task in tasks if not corpus.find('test', task)]:
         print(f'warning: {corpus.folder} has no test text for {", ".join(untested)}; without it, they cannot be '
               'scored', file=sys.stderr)
