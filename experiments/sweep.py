@@ -5,7 +5,7 @@
     python experiments/sweep.py depth                Fig. 3: base, dense and own with 1 to 3 encoder and decoder layers
     python experiments/sweep.py cost --seeds 3       sub-networks against dense baselines that cost as much at inference
     python experiments/sweep.py wide --seeds 3       bases of 2, 4 and 8 times the width, specialized to the usual width
-    python experiments/sweep.py factors              what the gain over dense depends on
+    python experiments/sweep.py factors              what ΔBLEU vs. dense depends on
 
 The four scripts do the work, two at a time, in folders RUN/seedN. All sweeps share these: run only one sweep at a time.
 A script whose log says that it has ended well is not run again: after an interruption, the same command continues, and
@@ -123,7 +123,7 @@ def sweep_wide(args):
 
 
 def sweep_factors(args):
-    """What the gain over dense depends on, one factor at a time; the sweeps `k` and `wide` vary two more.
+    """What ΔBLEU vs. dense depends on, one factor at a time; the sweeps `k` and `wide` vary two more.
 
     Which masks: own, random, permuted, random by family, or random neurons for every batch. Where: encoder or decoder
     alone. For how long: the base has half or one and a half times --steps, the rest of twice --steps has masks. For

@@ -15,12 +15,10 @@ def search(model, src, task, tag, bound, forbidden_ids, beam=5, length_penalty=1
     """Translate src (B, S), rows as `data.py` lays them out, by beam search; beam 1 is greedy search.
 
     task (B,) indexes the model's masks. tag (B,) is each sentence's target-language tag. bound (B,) is the maximum
-    length of its translation, </s> included. `forbidden_ids` lists the ids that no translation may contain.
-
-    A hypothesis of n tokens, </s> included, scores (sum of log-probabilities) / n^length_penalty. A sentence is done
-    when `beam` hypotheses have ended, or at its bound. It then leaves the batch: below, B counts those that are left.
-    Returns a list of subword ids for each sentence of src, without tag and </s>, and the set of indices of sentences
-    that were cut: none of their hypotheses had ended at the bound.
+    length of its translation, </s> included, and `forbidden_ids` lists what none may contain. A hypothesis of n tokens,
+    </s> included, scores (sum of log-probabilities) / n^length_penalty. A sentence is done when `beam` hypotheses have
+    ended, or at its bound. It then leaves the batch: below, B counts those that are left. Returns a list of subword ids
+    for each sentence of src, without tag and </s>, and the indices of those that are cut: none had ended at the bound.
     """
     model.eval()
     B, device = len(src), src.device

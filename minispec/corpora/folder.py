@@ -73,7 +73,8 @@ class Corpus:
                 if (right := right_name(name)) and not {right, plain(right)}.intersection(names):
                     misnamed.append((name, right))
         if left_out and (pairs or len(aligned) > 1):  # otherwise an error follows, which says more
-            for name, right in misnamed:
+            if misnamed:
+                name, right = misnamed[0]
                 raise UserError(f'--data {self.folder}: {name} would be left out; rename it to {right}, and its other '
                                 'splits likewise, or move it to another folder')
             print(f'note: {self.folder}: left out, because the name says no language: {", ".join(left_out)}',
