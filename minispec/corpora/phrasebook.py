@@ -3,16 +3,12 @@
 A *meaning* (who does what, where) is drawn at random, with English words as names of things, and then said in each
 language by grammar.py. Which meanings make sense is written in English's table, lexicon/en.txt.
 """
-import contextlib
 import hashlib
 import random
-import shutil
 import sys
-import uuid
 from itertools import islice
 from pathlib import Path
 
-from minispec import UserError
 from minispec.corpora import grammar
 from minispec.corpora.grammar import Clause, NounPhrase, codes, language
 from minispec.files import make_folder, write
@@ -121,12 +117,6 @@ def fingerprint():
     return digest.hexdigest()
 
 
-def is_current(folder, made_from):
-    """Was the phrasebook in `folder` made from tables and code with the fingerprint `made_from`?"""
-    path = folder / 'fingerprint'
-    return path.is_file() and path.read_bytes() == made_from.encode()
-
-
 def write_phrasebook(folder, even=False):
     """Write the phrasebook's pair files, English with each other language; returns `folder`.
 
@@ -137,56 +127,36 @@ def write_phrasebook(folder, even=False):
     of them, and the total is the same up to rounding.
     """
     folder, made_from = Path(folder), fingerprint()
-    if is_current(folder, made_from):
+    stamp = folder / 'fingerprint'
+    if stamp.is_file() and stamp.read_bytes() == made_from.encode():
         return folder
     if folder.is_dir():
         print(f'note: {folder} is not what the tables in {grammar.LEXICON} give now, and is written anew',
               file=sys.stderr)
-    unfinished, old = (folder.with_name(f'{folder.name}.{uuid.uuid4().hex}.part') for _ in range(2))
-    make_folder(unfinished)  # a concurrent run has its own
-    try:
-        write_files(unfinished, even)
-        write(unfinished / 'fingerprint', made_from)
-        replace_folder(unfinished, folder, old, made_from)
-    except OSError as error:
-        if not is_current(folder, made_from):  # else a concurrent run has made it
-            raise UserError(f'cannot make the folder {folder} ({error.strerror}); is there a file of that name, or is '
-                            'a file in it open?')
-    finally:
-        for path in (unfinished, old):
-            shutil.rmtree(path, ignore_errors=True)
+    texts = draw_files(even)
+    make_folder(folder)
+    # A folder that is left half-written is written anew by the next run. Concurrent runs write the same text, each file
+    # whole, so none of them is in another's way.
+    write(stamp, 'unfinished')
+    for path in folder.glob('*.*-*.*'):
+        if path.name not in texts and path.suffix != '.part':  # its table is gone
+            path.unlink(missing_ok=True)
+    for name, text in texts.items():
+        write(folder / name, text)
+    write(stamp, made_from)
     return folder
 
 
-def write_files(folder, even):
-    """Write the pair files of all splits."""
+def draw_files(even):
+    """The names and the texts of the pair files of all splits."""
     pairs = {code: language(code).pairs for code in codes() if code != HUB}
     if even:
         pairs = dict.fromkeys(pairs, sum(pairs.values()) // len(pairs))
-    source = sentences()
+    source, texts = sentences(), {}
     for split, size in ('valid', 200), ('test', 200), ('train', max(pairs.values())):
         drawn = list(islice(source, size))
         for other in pairs:
             used = drawn[:pairs[other]] if split == 'train' else drawn
             for code in (HUB, other):
-                text = ''.join(said[code] + '\n' for said in used)
-                write(folder / f'{split}.{HUB}-{other}.{code}', text)
-
-
-def replace_folder(new, folder, old, made_from):
-    """Put the finished folder `new` in the place of `folder`, which becomes `old` if it is there and outdated.
-
-    Python cannot exchange two folders in one step. A power cut between the two renames leaves none at `folder`, and the
-    next run writes it again.
-    """
-    if is_current(folder, made_from):
-        return  # a concurrent run was first
-    if folder.is_dir():
-        with contextlib.suppress(FileNotFoundError):  # a concurrent run has just moved it
-            folder.rename(old)
-    try:
-        new.rename(folder)
-    except BaseException:
-        with contextlib.suppress(OSError):  # there was none, or a concurrent run has put its own there
-            old.rename(folder)
-        raise
+                texts[f'{split}.{HUB}-{other}.{code}'] = ''.join(said[code] + '\n' for said in used)
+    return texts
