@@ -8,6 +8,7 @@
 """
 import argparse
 import contextlib
+import hashlib
 import json
 import re
 import sys
@@ -100,15 +101,6 @@ def extract(checkpoint, task):
     return replace(checkpoint, model=model, tasks=[task], training=None)
 
 
-def translate_lines(part, lines, task, args, name=''):
-    """Translate `lines`. Warnings name the lines with problems, and the model if it has a `name`."""
-    result, notes = translate(part, lines, task, args.beam, args.length_penalty)
-    for cause, numbers in notes.items():
-        listed = ', '.join(map(str, numbers[:20])) + (f' and {len(numbers) - 20} more' if len(numbers) > 20 else '')
-        print(f'warning: {name}{task}, line{"s" * (len(numbers) > 1)} {listed}: {cause}', file=sys.stderr)
-    return result
-
-
 def save_extracted(checkpoint, path, args):
     part, saved = extract(checkpoint, args.task), path.with_suffix(f'.{args.task}.pt')
     save_checkpoint(saved, part)
@@ -132,7 +124,11 @@ def translate_text(checkpoint, args):
     for lines in texts:
         if known and warn_of_new_words(lines, known):
             known = None  # once is enough
-        for line in translate_lines(part, lines, args.task, args):
+        translations, notes = translate(part, lines, args.task, args.beam, args.length_penalty)
+        for cause, numbers in notes.items():
+            listed = ', '.join(map(str, numbers[:20])) + (f' and {len(numbers) - 20} more' if len(numbers) > 20 else '')
+            print(f'warning: {args.task}, line{"s" * (len(numbers) > 1)} {listed}: {cause}', file=sys.stderr)
+        for line in translations:
             print(line)
 
 
@@ -156,6 +152,19 @@ def read_test(corpus, split, tasks):
         sources[task], references[task] = list(read_lines(src_path)), list(read_lines(tgt_path))
         check_aligned(src_path, len(sources[task]), tgt_path, len(references[task]))
     return sources, references
+
+
+def translate_test(checkpoint, sources, name, args):
+    """The translations of {task: lines}. A warning for each kind of problem counts the lines that have it."""
+    hypotheses, counts = {}, {}
+    for task in tqdm(sources, unit='direction', disable=None):
+        part = extract(checkpoint, task)
+        hypotheses[task], notes = translate(part, sources[task], task, args.beam, args.length_penalty)
+        for cause, numbers in notes.items():
+            counts.setdefault(cause, []).append(f'{task} {len(numbers)}')
+    for cause, by_task in counts.items():
+        print(f'warning: {name}: lines {cause}: {", ".join(by_task)}', file=sys.stderr)
+    return hypotheses
 
 
 def systems_to_compare(checkpoint, path, tasks, args):
@@ -203,17 +212,14 @@ def score_test(checkpoint, path, args):
     pairs = checkpoint.data['pairs']
     averaged = scoring.groups({task: pairs[task] for task in tasks if task in pairs})
     sources, references = read_test(corpus, args.test, tasks)
-
-    def translations(system, name):
-        return {task: translate_lines(extract(system, task), sources[task], task, args, f'{Path(name).name}, ')
-                for task in tqdm(tasks, unit='direction', disable=None)}
-
     systems = {args.model: checkpoint, **others}
-    hypotheses = translations(checkpoint, path)
-    others = {name: translations(other, name) for name, other in others.items()}
+    hypotheses = translate_test(checkpoint, sources, args.model, args)
+    others = {name: translate_test(other, sources, name, args) for name, other in others.items()}
     found = scoring.score(references, hypotheses, others, averaged, args.seed)
-    content = {'model': str(path), 'base': checkpoint.base, 'data': args.data, 'split': args.test, 'seed': args.seed,
-               'compare': list(others), 'beam': args.beam, 'length_penalty': args.length_penalty, **found}
+    text = hashlib.sha256(repr([sources, references]).encode()).hexdigest()
+    content = {'model': str(path), 'base': checkpoint.base, 'data': args.data, 'split': args.test,
+               'text_fingerprint': text, 'seed': args.seed, 'compare': list(others), 'beam': args.beam,
+               'length_penalty': args.length_penalty, **found}
     scoring.print_scores(found)
     if others:
         scoring.print_systems(found, args.model)
@@ -230,13 +236,16 @@ def score_test(checkpoint, path, args):
 
 
 def write_scores(folder, content, hypotheses):
-    """Write scores.json and TASK.txt in place of older ones, with a note if these were another model's."""
+    """Write scores.json and TASK.txt in place of older ones, with a note if these were of another model or text."""
     make_folder(folder)
     with contextlib.suppress(OSError, ValueError, KeyError):  # there are no older ones
         before = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))
         if (before['model'], before['base']) != (content['model'], content['base']):
             print(f'note: {folder} held scores of {before["model"]}, base {before["base"]}; they are replaced',
                   file=sys.stderr)
+        elif before['text_fingerprint'] != content['text_fingerprint']:
+            print(f'note: {folder} held scores on another {content["split"]} text; they are replaced, and cannot be '
+                  'compared', file=sys.stderr)
     for stale in folder.glob('*-*.txt'):
         stale.unlink()
     for task, lines in hypotheses.items():

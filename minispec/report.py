@@ -168,7 +168,8 @@ def curve(systems, curves):
         return f'{260 - 250 * math.log(loss / low) / math.log(high / low):.1f}'
 
     ticks = [tick for e in range(-4, 4) for tick in (10.0 ** e, 2 * 10.0 ** e, 5 * 10.0 ** e) if low < tick < high]
-    drawn = ''.join(f'<path d="M40 {y(tick)}h720" opacity=".2"/><text x="5" y="{y(tick)}" dy="4">{tick:g}</text>'
+    ticks = ticks if len(ticks) > 1 else [min(every), max(every)]
+    drawn = ''.join(f'<path d="M40 {y(tick)}h720" opacity=".2"/><text x="5" y="{y(tick)}" dy="4">{tick:.3g}</text>'
                     for tick in ticks)
     drawn += ''.join(f'<text x="{x(step)}" y="280" text-anchor="middle">{step:,}</text>'
                      for step in sorted({steps[end] for steps, _ in lines.values() for end in (0, -1)}))

@@ -525,7 +525,17 @@ def test_data_that_has_changed_since_the_training_is_said(corpus_folder, tmp_pat
     test = ['translate.py', *run, '--model', 'base.pt', '--beam', 1]
     assert 'has changed' not in call_here(*test)[2]
     (data / 'valid.de').write_bytes((data / 'valid.de').read_bytes().replace(b' ', b'  ', 1))
-    assert f'warning: {data} has changed since the training\n' in call_here(*test)[2]
+    warned, noted = f'warning: {data} has changed since the training\n', 'held scores on another test text'
+    err = call_here(*test)[2]
+    assert warned in err and noted not in err
+    with (data / 'test.de').open('ab') as file:
+        file.write(b'a ' * 400 + b'\n')
+    with (data / 'test.en').open('ab') as file:
+        file.write(b'a\n')
+    with (data / 'test.fr').open('ab') as file:
+        file.write(b'a\n')
+    err = call_here(*test)[2]
+    assert noted in err and 'warning: base.pt: lines longer than the model can read, and cut: de-en 1\n' in err
     assert f'{data} has changed: its valid text is not' in fail('profile.py', *run)
     for path in [*data.glob('train.*'), *data.glob('valid.*')]:
         path.unlink()

@@ -9,6 +9,7 @@ languages.py   which languages are relatives
 """
 from pathlib import Path
 
+from minispec import UserError
 from minispec.corpora.folder import Corpus
 from minispec.corpora.multi30k import download_multi30k
 from minispec.corpora.phrasebook import write_phrasebook
@@ -28,6 +29,8 @@ def open_corpus(data, languages=None, directions=None):
         data = write_phrasebook(Path('data') / data, even=data == 'phrasebook-even')
     elif data == 'multi30k':
         data = download_multi30k(Path('data') / 'multi30k')
+    elif not Path(data).is_dir():
+        raise UserError(f'--data {data}: there is no such folder, and no such built-in corpus: {", ".join(BUILT_IN)}')
     return Corpus(data, languages, directions)
 
 

@@ -30,8 +30,6 @@ class Corpus:
 
     def __init__(self, folder, languages=None, directions=None):
         self.folder, self.chosen, self.directions = Path(folder), languages, directions
-        if not self.folder.is_dir():
-            raise UserError(f'--data {folder}: there is no such folder')
 
     @cached_property
     def tasks(self):
