@@ -92,6 +92,7 @@ def test_a_page_has_all_parts_and_stands_alone(run):
     assert not page.attributes.keys() & {'src', 'srcset', 'href', 'xlink:href', 'data', 'onload'}
     assert not re.search(r'https?:|url\(|@import', page.source)
     assert page.source.count('<polyline') == 3 * (1 + 4)  # of each system the mean, and each direction
+    assert page.source.count('h720"') > 1  # marks of losses, also after so few steps
     assert ['k', '', '70.0', '70.0'] in page.tables[-1] and ['masks', '', 'own', 'dense'] in page.tables[-1]
     assert ['d_model', '16', '', ''] in page.tables[-1]
 
