@@ -128,14 +128,15 @@ def main():
         parts = {each.label: [System(task, masks=each.masks, task=task) for task in tasks] for each in lass}
         runs.measure(args, sum(parts.values(), systems))
         pairs = base.found[args.seed].pairs
-        systems += [merge(label, of_task, joint=True) for label, of_task in parts.items()]
+        lass = [merge(label, of_task, joint=True) for label, of_task in parts.items()]
         alone = [bilingual(args, 'bilingual', 'bilingual', equal_steps(args.steps, pairs, temperature)),
                  bilingual(args, 'bilingual, longer', 'bilingual-longer', dict.fromkeys(pairs, args.bilingual_steps))]
     except KeyboardInterrupt:
         raise KeyboardInterrupt('interrupted; the same command goes on')
     args.bar.close()
-    systems += alone
-    runs.print_results(systems, [(system, dense) for system in systems if system is not dense])
+    systems += [*lass, *alone]
+    # Beside dense: selected neurons, and selected weights, against random ones.
+    runs.print_results(systems, [(system, dense) for system in systems if system is not dense] + [whole[:2], lass])
     print_costs(systems)
     for one in alone:
         print_gains(one, systems[1:4])

@@ -140,6 +140,9 @@ def test_rivals_prints_scores_costs_and_gains(corpus_folder, tmp_path):
         assert float(table(results, label)[0][2]) == pytest.approx(sum(scores) / len(scores), abs=0.0051)
         extra = int(table(costs, label)[0][1].replace(',', ''))
         assert extra > 10_000 if 'bilingual' in label else extra == 0
+    check_pair(results, 'own 70 - random 70', base / 'specialized.pt', base / 'random.pt')
+    selected, drawn = (float(table(results, label)[0][2]) for label in list(homes)[:2])
+    assert float(table(results, 'LaSS - LaSS, random weights')[0][2]) == pytest.approx(selected - drawn, abs=0.011)
     dense = bleu_of(base / 'test.dense', 'en-de')
     first, last = table(gains, 'en-de')  # the last scores are those of the longer training
     assert float(last[2]) == pytest.approx(scores[corpus_tasks.index('en-de')], abs=0.0051)
