@@ -27,7 +27,7 @@ def make_folder(path):
 def write(path, content):
     """Save text, bytes, or a dict of tensors and plain values as `path`, whole or not at all. The folder must exist."""
     path = Path(path)
-    temporary = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')  # another may write the same file now
+    temporary = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')  # another run or thread may write this file, too
     try:
         with temporary.open('wb') as file:
             if isinstance(content, dict):

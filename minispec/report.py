@@ -168,7 +168,8 @@ def curve(systems, curves):
         return f'{260 - 250 * math.log(loss / low) / math.log(high / low):.1f}'
 
     ticks = [tick for e in range(-4, 4) for tick in (10.0 ** e, 2 * 10.0 ** e, 5 * 10.0 ** e) if low < tick < high]
-    ticks = ticks if len(ticks) > 1 else [min(every), max(every)]
+    if len(ticks) < 2:  # the losses are too near to each other
+        ticks = [min(every), max(every)]
     drawn = ''.join(f'<path d="M40 {y(tick)}h720" opacity=".2"/><text x="5" y="{y(tick)}" dy="4">{tick:.3g}</text>'
                     for tick in ticks)
     drawn += ''.join(f'<text x="{x(step)}" y="280" text-anchor="middle">{step:,}</text>'
@@ -190,7 +191,8 @@ def neurons(profile):
     if profile.masks.all():
         return ''
     last = [profile.layers[len(profile.layers) // 2 - 1], profile.layers[-1]] if len(profile.tasks) > 1 else []
-    return ('<p>A row is a direction, a column a neuron; filled: the direction has it. Neurons that most directions have come first.</p>\n'
+    return ('<p>A row is a direction, a column a neuron; filled: the direction has it. Neurons that most directions have '
+            'come first.</p>\n'
             + ''.join(neuron_map(profile, layer) for layer in profile.layers)
             + '<p>Overlap: IoU of two directions in percent, the neurons that both have over those that either has. '
               'Blue: above the value expected by chance; orange: below. The encoder sees the source language alone, so '

@@ -190,7 +190,8 @@ def test_train_takes_some_languages(corpus_folder, tmp_path):
 # What is wrong with a folder ------------------------------------------------------------------------------------------
 
 def test_missing_folders_and_texts_are_said(tmp_path):
-    with pytest.raises(UserError, match='--data .*nowhere: there is no such folder, and no such built-in .*: phrasebook, '):
+    with pytest.raises(UserError, match='--data .*nowhere: there is no such folder, and no such built-in .*: '
+                                        'phrasebook, '):
         open_corpus(tmp_path / 'nowhere')
     with pytest.raises(UserError, match='no training text in it, nothing at all; name files train.en-de.en'):
         open_corpus(tmp_path).tasks

@@ -528,12 +528,9 @@ def test_data_that_has_changed_since_the_training_is_said(corpus_folder, tmp_pat
     warned, noted = f'warning: {data} has changed since the training\n', 'held scores on another test text'
     err = call_here(*test)[2]
     assert warned in err and noted not in err
-    with (data / 'test.de').open('ab') as file:
-        file.write(b'a ' * 400 + b'\n')
-    with (data / 'test.en').open('ab') as file:
-        file.write(b'a\n')
-    with (data / 'test.fr').open('ab') as file:
-        file.write(b'a\n')
+    for language, line in ('de', b'a ' * 400), ('en', b'a'), ('fr', b'a'):
+        with (data / f'test.{language}').open('ab') as file:
+            file.write(line + b'\n')
     err = call_here(*test)[2]
     assert noted in err and 'warning: base.pt: lines longer than the model can read, and cut: de-en 1\n' in err
     assert f'{data} has changed: its valid text is not' in fail('profile.py', *run)
