@@ -96,8 +96,10 @@ def main():
     torch.manual_seed(args.seed)
     kept = ([largest(model, args.keep, torch.rand_like) for _ in base.tasks] if args.random
             else find_weights(base, open_corpus(args.data), args))
-    model.kept = {each: torch.stack([task[each] for task in kept]) for each in kept[0]}  # (N, *its shape)
-    train(replace(checkpoint, model=model), *texts, path, args)
+    device = pick_device(args.device)
+    model.kept = {each: torch.stack([task[each] for task in kept]).to(device) for each in kept[0]}  # (N, *its shape)
+    if train(replace(checkpoint, model=model), *texts, path, args) is None and not path.exists():
+        return print('all was finished before')
     best = load_checkpoint(path)
     model.load_state_dict(best.model.state_dict())
     for index, task in enumerate(base.tasks):
@@ -105,6 +107,7 @@ def main():
         part.load_state_dict({**model.state_dict(), **model.weights_of(index), 'masks': part.masks})
         info = {**best.info, 'valid': best.info['valid'][index:index + 1]}
         save_checkpoint(run / f'{name}.{task}.pt', replace(best, model=part, tasks=[task], info=info))
+    path.unlink()  # without the masks over its weights, it is nobody's model
     losses = best.info['valid']
     print(f'wrote {run / name}.TASK.pt (validation loss {sum(losses) / len(losses):.3f})')
 

@@ -5,7 +5,8 @@ import os
 import pytest
 import torch
 from conftest import make_batch
-from test_scripts import SHORT, SMALL, succeed
+from test_experiments import in_this_process
+from test_scripts import ROOT, SHORT, SMALL, succeed
 
 from minispec.checkpoint import load_checkpoint
 from minispec.decoding import search
@@ -78,3 +79,6 @@ def test_the_four_scripts_run_and_resume(corpus_folder, tmp_path):
     out = succeed('translate.py', *flags, '--beam', 2)
     assert 'specialized.pt' in out and load_checkpoint(tmp_path / 'specialized.pt').model.masks.device.type == 'cpu'
     succeed('translate.py', *flags, '--src', 'en', '--tgt', 'de', stdin=b'the dog\n')
+    for script in ('lass', 'neuron_dropout'):
+        code, _, err = in_this_process(ROOT / 'experiments' / f'{script}.py', [*flags, *SHORT])
+        assert code == 0, err

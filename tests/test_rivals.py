@@ -81,7 +81,9 @@ def test_lass_ends_in_a_checkpoint_for_each_direction(corpus_folder, tmp_path):
         weight = part.model.ffns[0].w1.weight
         assert (weight == 0).double().mean() == pytest.approx(0.3, abs=0.01)
         weights.append(weight == 0)
-    assert not torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[2]) and not (tmp_path / 'lass.pt').exists()
+    code, out, err = in_this_process(ROOT / 'experiments' / 'lass.py', [*arguments, '--resume'])
+    assert code == 0 and out.endswith('all was finished before\n'), err
     code, out, err = in_this_process(ROOT / 'experiments' / 'lass.py', [*arguments, '--random'])
     assert code == 0, err
     random = [load_checkpoint(tmp_path / f'random-lass.{task}.pt').model.ffns[0].w1.weight == 0 for task in base.tasks]
