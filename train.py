@@ -84,7 +84,7 @@ def main():
     best = train(checkpoint, train_data, valid_data, path, args)
     if args.plot:
         print('drew ' + ', '.join(map(str, figures.draw_curve(path.with_suffix('.csv')))))
-    cli.print_result(path, best, cli.next_command('profile.py', [], args, args.data))
+    cli.print_result(path, best, cli.next_command('profile.py', [], args, checkpoint.data['source']))
 
 
 if __name__ == '__main__':

@@ -38,8 +38,8 @@ def arguments():
     parser.add_argument('--beam', type=cli.positive_int, default=5, help='beam size; 1 is greedy search')
     parser.add_argument('--length-penalty', type=cli.length_penalty, default=1.0,
                         help="exponent of the length by which a hypothesis's log-probability is divided")
-    parser.add_argument('--src', help='language to translate from')
-    parser.add_argument('--tgt', help='language to translate into')
+    parser.add_argument('--src', type=language, help='language to translate from')
+    parser.add_argument('--tgt', type=language, help='language to translate into')
     text = parser.add_argument_group('to translate text')
     text.add_argument('--input', help='file to translate (default: standard input)')
     text.add_argument('--extract', action='store_true',
@@ -65,6 +65,12 @@ def arguments():
     return args
 
 
+def language(text):
+    if '-' in text:  # it separates the two languages of a direction
+        raise argparse.ArgumentTypeError(f'{text}: a region or script follows an underscore, as in pt_BR')
+    return text
+
+
 def split_name(text):
     if not re.fullmatch(r'\w[\w.-]*', text):  # it names files of the corpus, and the folder of the translations
         raise argparse.ArgumentTypeError(f'{text} is not the name of a split')
@@ -81,7 +87,7 @@ def load(path, args):
     """The checkpoint at `path`, on its device. A direction that it was not trained on is added zero-shot."""
     checkpoint = load_checkpoint(path)
     warn_of_other_base(path, checkpoint)
-    checkpoint.base, checkpoint.training = origin(checkpoint), None  # before zero-shot masks are added
+    checkpoint.base, checkpoint.training = origin(checkpoint), None  # a base's own, before masks are added
     model, tasks = checkpoint.model, checkpoint.tasks
     if 2 * args.beam > model.config.vocab_size:
         raise UserError(f'--beam {args.beam} is more than half of the {model.config.vocab_size} subwords of {path}')

@@ -173,7 +173,7 @@ def test_adapters_are_trained_resumed_scored_and_extracted(pipeline, common, tmp
     run = shutil.copytree(common[3], tmp_path / 'run')
     run_flags = ['--run', run, '--masks', masks, '--bottleneck', 4]
     whole = succeed('specialize.py', *run_flags, '--steps', 4, '--eval-every', 2)
-    assert f'wrote {run / masks}.pt' in whole.splitlines()[-1]
+    assert f'wrote {run / masks}.pt' in whole.splitlines()[-1] and 'sparsity' not in whole
     base, adapted = (load_checkpoint(run / f'{name}.pt') for name in ('base', masks))
     moved = not torch.equal(adapted.model.embedding.weight, base.model.embedding.weight)
     assert moved == (masks == 'unfrozen-adapters')
@@ -412,13 +412,13 @@ def test_a_forgotten_data_is_that_of_the_checkpoint(pipeline, common, corpus_fol
 
 
 def test_other_data_than_that_of_the_checkpoint_is_refused(pipeline, common, corpus_folder, tmp_path):
-    """By its text: a copy in another folder is the same data."""
+    """By its text: a copy in another folder is the same data, and the next command names that folder."""
     moved = shutil.copytree(corpus_folder, tmp_path / 'moved')
     for name, script, flags in (('valid.fr', 'profile.py', []), ('train.de', 'specialize.py', SHORT),
                                 ('valid.de', 'specialize.py', SHORT), ('valid.de', 'train.py', ['--resume'])):
         command = [script, '--data', moved, *common[2:], *flags]
         text = (moved / name).read_bytes()
-        succeed(*command)
+        assert f'--data {moved}' in succeed(*command).splitlines()[-1]
         (moved / name).write_bytes(text.replace(b' ', b'  ', 1))
         message = fail(*command)
         assert f'is another text: its {name.split(".")[0]} text is not the text that the model was trained' in message
@@ -679,6 +679,7 @@ def test_wrong_flags_are_one_line(pipeline, common, tmp_path):
     assert 'File name too long' in fail('translate.py', *common, '--model', 'x' * 300, '--test')
     assert 'the largest is' in fail('train.py', *common[:2], '--run', tmp_path / 'big', '--vocab-size', 50000)
     assert '--heads 3' in fail('train.py', *common, '--heads', 3)
+    assert 'pt-BR: a region or script follows an underscore' in fail('translate.py', *common, '--src', 'pt-BR')
     for half in (['--src', 'de'], ['--test', '--tgt', 'de'], ['--extract'], ['--input', 'x']):
         assert 'say what to translate' in fail('translate.py', *common, *half)
     for two in (['--test', '--extract'], ['--test', '--input', 'x'], ['--extract', '--input', 'x']):
