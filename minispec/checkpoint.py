@@ -4,7 +4,6 @@ A checkpoint holds all that its reader needs: configuration, weights and masks, 
 `activations.pt` holds the counts of `neurons.record` and the fingerprint of the base that was recorded.
 """
 import hashlib
-import io
 import re
 import sys
 from dataclasses import asdict, dataclass, fields
@@ -29,7 +28,7 @@ class Checkpoint:
     vocabulary: Vocabulary
     tasks: list  # in the order of the model's masks
     data: dict  # the text that it was trained on; see `describe_data`
-    info: dict  # where it came from: phase, step, validation losses, the settings it was trained with
+    info: dict  # phase, step, validation losses and settings; if it was made from a base, 'base' is that one's info
     dtype: str = 'float32'  # the precision of its training; models made from it inherit it
     base: str | None = None  # the fingerprint of the base that it was made from; None in a base
     training: dict | None = None  # only in a base and in a .last.pt, to continue training: progress, optimizer state
@@ -64,15 +63,16 @@ def maker(path):
     path = Path(path)
     match = re.fullmatch(rf'([\w-]+)(?:\.k{number}(?:-{number})?)?(\.sentence)?(\.\w+-\w+)?(\.last)?\.pt', path.name)
     name, k_encoder, k_decoder, sentence, task, _ = match.groups() if match else [None] * 6
-    if task:
-        src, tgt = split_task(task[1:])
-        return f'translate.py --model {path.name.replace(task, "")} --extract --src {src} --tgt {tgt}'
+    command = 'train.py' if name == 'base' else None
     for masks in (*MASKS, *ADAPTERS):
         if f'{name}.pt' == checkpoint_name(masks):
             flags = f' --k-encoder {k_encoder} --k-decoder {k_decoder}' if k_decoder else f' --k {k_encoder}'
             flags = (flags if k_encoder else '') + (' --count sentence' if sentence else '')
-            return f'specialize.py --masks {masks}{flags}'
-    return 'train.py' if name == 'base' else 'train.py or specialize.py'
+            command = f'specialize.py --masks {masks}{flags}'
+    if command and task:
+        src, tgt = split_task(task[1:])
+        return f'translate.py --model {path.name.replace(task, "")} --extract --src {src} --tgt {tgt}'
+    return command or 'a training'
 
 
 def save_checkpoint(path, checkpoint):
@@ -181,6 +181,8 @@ def load_activations(path, base):
 
 def fingerprint(model):
     """A hash of weights and masks, 16 hexadecimal digits."""
-    saved = io.BytesIO()
-    torch.save([(name, tensor.cpu()) for name, tensor in model.state_dict().items()], saved)
-    return hashlib.sha256(saved.getbuffer()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f'{name} {tuple(tensor.shape)} {tensor.dtype} '.encode())
+        digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()[:16]

@@ -13,7 +13,7 @@ import torch
 
 from minispec import UserError
 
-VERSION = 4  # format version of all files that hold tensors; increase it if their content changes
+VERSION = 5  # format version of all files that hold tensors; increase it if their content changes
 
 
 def make_folder(path):

@@ -15,8 +15,8 @@ from conftest import describe, learn_vocabulary
 
 from minispec import UserError, checkpoint
 from minispec import model as model_file
-from minispec.checkpoint import (Checkpoint, checkpoint_name, load_activations, load_base, load_checkpoint, load_state,
-                                 maker, save_activations, save_checkpoint)
+from minispec.checkpoint import (Checkpoint, checkpoint_name, fingerprint, load_activations, load_base, load_checkpoint,
+                                 load_state, maker, save_activations, save_checkpoint)
 from minispec.files import VERSION
 from minispec.masks import MASKS
 from minispec.model import Config, EncoderLayer, FeedForward, Transformer
@@ -259,9 +259,18 @@ def test_each_masks_have_a_file_and_a_missing_file_names_its_maker(tmp_path):
                           ('specialized.k95-62.5.sentence.pt',
                            'specialize.py --masks own --k-encoder 95 --k-decoder 62.5 --count sentence'),
                           ('base.en-de.pt', 'translate.py --model base.pt --extract --src en --tgt de'),
-                          ('mine.pt', 'train.py or specialize.py')):
+                          ('lass.en-de.pt', 'a training'), ('mine.pt', 'a training')):
         assert maker(tmp_path / name) == made_by
         assert f'{name} is not there; {made_by} makes it' in refused(tmp_path / name)
+
+
+def test_the_fingerprint_depends_on_the_weights_alone():
+    """And not on how torch writes a file: the digits are those of every version."""
+    model = torch.nn.Linear(2, 2)
+    model.load_state_dict({'weight': torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 'bias': torch.tensor([5.0, 6.0])})
+    assert fingerprint(model) == '28c3a0712a1a4bc2'
+    model.bias.data[1] = 7
+    assert fingerprint(model) != '28c3a0712a1a4bc2'
 
 
 def test_a_sub_network_comes_back_with_its_uneven_widths(small, path):
