@@ -15,7 +15,6 @@ from pathlib import Path
 
 import sentencepiece
 import torch
-from sacrebleu.metrics import BLEU
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -25,6 +24,7 @@ from minispec.corpora import open_corpus  # noqa: E402
 from minispec.data import read_lines  # noqa: E402
 from minispec.decoding import translate  # noqa: E402
 from minispec.export import export  # noqa: E402
+from minispec.scoring import metrics_for  # noqa: E402
 from minispec.tasks import join_task  # noqa: E402
 
 
@@ -92,7 +92,7 @@ def main():
         speeds = [len(lines) / each for each in seconds[name, engine]]
         low, middle, high = statistics.quantiles(speeds) if len(speeds) > 1 else speeds * 3
         ratio = statistics.median(a / b for a, b in zip(seconds[name, 'minispec float32'], seconds[name, engine]))
-        bleu = BLEU().corpus_score(found[name, engine], [references]).score
+        bleu = metrics_for(args.tgt, references)['BLEU'].corpus_score(found[name, engine], None).score
         print(f'{name:20} {engine:19}  {middle:6.0f} ({low:.0f} to {high:.0f})'.ljust(66)
               + f'{ratio:4.2f}  {size / 1e6:5.2f} MB  {bleu:6.2f}')
 

@@ -30,7 +30,7 @@ def arguments():
     result.set_defaults(run='runs/sweeps')
     result.add_argument('sweep', choices=list(SWEEPS))
     result.add_argument('--k', type=cli.percentage, nargs='+', default=None,
-                        help='for controls and cost: the values of k (default: 95 70 50, and 70 50)')
+                        help='for controls, k and cost: the values of k (default: 95 70 50; 30 40 50 70 95; 70 50)')
     result.add_argument('--times', type=cli.positive_int, nargs='+', default=[2, 4, 8],
                         help='for wide: the widths of bases, as multiples of the usual width')
     return result.parse_args()
@@ -51,8 +51,8 @@ def sweep_controls(args):
 
 def sweep_k(args):
     train_bases(args, {'base': []})
-    dense, kinds, ks = System('dense', masks='dense'), ('own', 'random', 'permuted'), (30, 40, 50, 70, 95)
-    systems = [System(f'{masks} {k}', masks=masks, k=k) for masks in kinds for k in ks]
+    dense, kinds, ks = System('dense', masks='dense'), ('own', 'random', 'permuted'), args.k or (30, 40, 50, 70, 95)
+    systems = [System(f'{masks} {k:g}', masks=masks, k=k) for masks in kinds for k in ks]
     measure(args, [dense, *systems])
     rows = print_results([dense, *systems], [(system, dense) for system in systems])
     lines = {masks: [ks, *([row[name] for row, system in zip(rows, systems) if system.masks == masks]

@@ -240,6 +240,8 @@ def test_k_compares_each_k_with_dense_and_draws(controls, corpus_folder, run):
     trained = [call for call in calls if 'specialize.py' in str(call[0])]
     assert len(trained) == 2 * 3  # the sweep of controls has made those of 50, 70 and 95
     assert all((run / f'k.{suffix}').is_file() for suffix in ('png', 'svg'))
+    out, calls = run_sweep('k', corpus_folder, run, '--k', '62.5', '70')
+    assert not table(out, 'own 50') and table(out, 'permuted 62.5') and len(calls) == 2 * 3
 
 
 @pytest.mark.slow
