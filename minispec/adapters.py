@@ -30,14 +30,13 @@ def add_adapters(model, kind, tasks, bottleneck):
     names = sorted({*sides[0], *sides[1]})
     config = model.config
     wide = Transformer(replace(config, d_ff=config.d_ff + len(names) * bottleneck))
-    state = wide.state_dict()
+    state = wide.state_dict()  # the model's own tensors, to be written into
     for name, old in model.state_dict().items():
         if name == 'masks':
             continue
         if name.endswith('w2.weight'):
             state[name].zero_()
         state[name][tuple(slice(n) for n in old.shape)] = old  # the new rows of w1.weight stay random
-    wide.load_state_dict(state)
     wide.masks[..., config.d_ff:] = False
     for side, layers in zip(sides, (slice(config.layers), slice(config.layers, None))):
         for task, name in enumerate(side):

@@ -154,7 +154,10 @@ def next_command(script, arguments, args, source):
 
 
 def run(main):
-    """Call main(). A UserError or OSError becomes one line on stderr and exit code 2."""
+    """Call main(), which prints in UTF-8, and in the first of several processes alone.
+
+    A UserError or OSError becomes one line on stderr and exit code 2. Ctrl-C exits with 130, a closed pipe with 1.
+    """
     if distributed.is_torchelastic_launched() and os.environ['RANK'] != '0':  # the first process prints for all
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')
     for name in ('stdout', 'stderr'):

@@ -276,8 +276,8 @@ class Bitext:
         for task, (src_path, tgt_path) in enumerate(files):
             src, tgt = numbers[src_path], numbers[tgt_path]  # (n,) each
             check_aligned(src_path, len(src), tgt_path, len(tgt))
-            lengths = torch.stack([self.length[src], self.length[tgt]])  # (2, n)
-            fits = (lengths.amin(0) > 0) & (lengths.amax(0) + 2 <= max_len)  # (n,)
+            sides = torch.stack([self.length[src], self.length[tgt]])  # (2, n)
+            fits = (sides.amin(0) > 0) & (sides.amax(0) + 2 <= max_len)  # (n,)
             if not fits.any():
                 raise UserError(f'{src_path} and {tgt_path} have no pair of lines with text on both sides that fits')
             self.n_dropped += int((~fits).sum())

@@ -5,8 +5,8 @@ A folder has either layout, or both:
     train.en-de.en  train.en-de.de  valid.en-de.en  ...     one pair of files for each two languages
     train.en  train.de  train.fr  valid.en  ...             line n of every file means the same
 
-Each pair of files serves two tasks, one each way. Languages whose lines are aligned are paired with the hub, English,
-if it is one of them, else each with each. names.py defines what a language's name is.
+Each pair of files serves two tasks, one each way. Languages whose lines are aligned are paired with the hub, `en`, if it
+is one of them, else each with each. names.py defines what a language's name is.
 """
 import sys
 from functools import cached_property
