@@ -107,11 +107,11 @@ def main():
     train_data = Bitext(corpus, 'train', tasks, vocabulary, model.config.max_len, args.run)
     valid_data = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
     check_text(checkpoint, args.data, train_data, valid_data)
-    if args.masks in ADAPTERS and args.masks != 'unfrozen-adapters':
-        freeze(model, checkpoint.info['base']['settings']['d_ff'])
     if args.masks not in ADAPTERS:  # whose masks hide the adapters of other directions
         sparsity = 1 - model.masks.double().mean((0, 2))  # (L,)
         print('sparsity by layer: ' + ' '.join(f'{x:.2f}' for x in sparsity.tolist()))
+    elif args.masks != 'unfrozen-adapters':
+        freeze(model, checkpoint.info['base']['settings']['d_ff'])
     best = train(checkpoint, train_data, valid_data, path, args)
     if args.plot:
         print('drew ' + ', '.join(map(str, figures.draw_curve(path.with_suffix('.csv')))))

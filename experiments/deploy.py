@@ -87,12 +87,13 @@ def main():
                 start = time.perf_counter()
                 work()
                 seconds[key].append(time.perf_counter() - start)
+    metric = metrics_for(args.tgt, references)['BLEU']
     print(f'{"":40}  sentences/s            vs minispec  weights     BLEU')
     for (name, engine), (_, size) in works.items():
         speeds = [len(lines) / each for each in seconds[name, engine]]
         low, middle, high = statistics.quantiles(speeds) if len(speeds) > 1 else speeds * 3
         ratio = statistics.median(a / b for a, b in zip(seconds[name, 'minispec float32'], seconds[name, engine]))
-        bleu = metrics_for(args.tgt, references)['BLEU'].corpus_score(found[name, engine], None).score
+        bleu = metric.corpus_score(found[name, engine], None).score
         print(f'{name:20} {engine:19}  {middle:6.0f} ({low:.0f} to {high:.0f})'.ljust(66)
               + f'{ratio:4.2f}  {size / 1e6:5.2f} MB  {bleu:6.2f}')
 
