@@ -54,7 +54,8 @@ def sweep_k(args):
     dense, kinds, ks = System('dense', masks='dense'), ('own', 'random', 'permuted'), args.k or (30, 40, 50, 70, 95)
     systems = [System(f'{masks} {k:g}', masks=masks, k=k) for masks in kinds for k in ks]
     measure(args, [dense, *systems])
-    rows = print_results([dense, *systems], [(system, dense) for system in systems])
+    own, controls = systems[:len(ks)], systems[len(ks):]
+    rows = print_results([dense, *systems], [(system, dense) for system in systems] + list(zip(own * 2, controls)))
     lines = {masks: [ks, *([row[name] for row, system in zip(rows, systems) if system.masks == masks]
                            for name in ('mean', 'low', 'high'))] for masks in kinds}
     draw(args, lines, 'k', 'ΔBLEU vs. dense', scoring.MARGIN)
