@@ -54,8 +54,9 @@ def sweep_k(args):
     dense, kinds, ks = System('dense', masks='dense'), ('own', 'random', 'permuted'), args.k or (30, 40, 50, 70, 95)
     systems = [System(f'{masks} {k:g}', masks=masks, k=k) for masks in kinds for k in ks]
     measure(args, [dense, *systems])
-    own, controls = systems[:len(ks)], systems[len(ks):]
-    rows = print_results([dense, *systems], [(system, dense) for system in systems] + list(zip(own * 2, controls)))
+    pairs = [(system, dense) for system in systems]  # these first: the figure shows no others
+    pairs += [(own, control) for own in systems[:len(ks)] for control in systems[len(ks):] if control.k == own.k]
+    rows = print_results([dense, *systems], pairs)
     lines = {masks: [ks, *([row[name] for row, system in zip(rows, systems) if system.masks == masks]
                            for name in ('mean', 'low', 'high'))] for masks in kinds}
     draw(args, lines, 'k', 'ΔBLEU vs. dense', scoring.MARGIN)
