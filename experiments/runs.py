@@ -70,7 +70,7 @@ class Found:
     sparsity: float   # mean over directions and layers
     stored: int       # parameters that all directions need together
     size: int         # of its files, in bytes
-    training: float   # its cost: parameters times steps, with those of the base
+    training: float   # its cost: parameters times steps, plus those of the base
     seconds: float    # of training, with those of the base
 
     @property
@@ -273,23 +273,30 @@ def find(args, seed, system):
     parts = [model.sub_network(index) for index in range(len(tasks))]
     last = checkpoint_path(args, seed, replace(system, task=None)).with_suffix('.last.pt')
     info, trainings = checkpoint.info, [last] + [path.with_name('base.last.pt')] * ('base' in checkpoint.info)
-    done = [progress(each) for each in trainings]
-    steps = sum(each['step'] for each in done)
+    costs, seconds = zip(*map(cost, trainings))
+    size, *sizes = map(parameters, (model, *parts))
+    tuning = 0
     if system.masks == 'lass':  # which has fine-tuned each direction alone before
-        steps += len(info['base']['valid']) * info['settings']['tune_steps']
-    size, *sizes = (sum(p.numel() for p in each.parameters()) for each in (model, *parts))
+        tuning = size * len(info['base']['valid']) * info['settings']['tune_steps']
     return Found(
         losses=dict(zip(tasks, info['valid'])), bleus={task: scores[task]['BLEU'] for task in tasks},
         samples=torch.stack(samples), pairs={task: checkpoint.data['pairs'][task] for task in tasks},
         parameters=dict(zip(tasks, sizes)), sparsity=1 - model.masks.double().mean().item(), stored=size,
-        size=path.stat().st_size, training=size * steps,
-        seconds=sum(each['seconds'] for each in done))
+        size=path.stat().st_size, training=sum(costs) + tuning,
+        seconds=sum(seconds))
 
 
 @cache
-def progress(last):
-    """The progress of the training that wrote this NAME.last.pt."""
-    return load_checkpoint(last).training['progress']
+def cost(last):
+    """What the training that wrote this NAME.last.pt took: parameters times steps, and seconds."""
+    checkpoint = load_checkpoint(last)
+    progress = checkpoint.training['progress']
+    return parameters(checkpoint.model) * progress['step'], progress['seconds']
+
+
+def parameters(model):
+    """How many parameters a model has."""
+    return sum(p.numel() for p in model.parameters())
 
 
 def compare(one, other, tasks=None):

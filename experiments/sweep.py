@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import runs  # first: it finds minispec
-from runs import (System, home, mean_width, measure, parser, print_results, refuse, token_counts, train_bases,
-                  usual_base)
+from runs import (System, home, mean_width, measure, parameters, parser, print_results, refuse, token_counts,
+                  train_bases, usual_base)
 
 from minispec import cli, figures, scoring
 from minispec.corpora import open_corpus
@@ -154,7 +154,7 @@ def sweep_factors(args):
 
 def size(config, width=None):
     """The number of parameters of a Transformer, with `width` instead of d_ff if it is given."""
-    return sum(p.numel() for p in Transformer(replace(config, d_ff=width or config.d_ff)).parameters())
+    return parameters(Transformer(replace(config, d_ff=width or config.d_ff)))
 
 
 def draw_sizes(args, systems):

@@ -133,6 +133,9 @@ def test_rivals_prints_scores_costs_and_gains(corpus_folder, tmp_path):
     for label in ('adapters', 'unfrozen-adapters', 'random'):
         pair = f'{label} 70 - dense' if label == 'random' else f'{label} - dense'
         check_pair(results, pair, base / f'{label}.pt', base / 'dense.pt')
+    dense, adapted = (float(table(results, label)[0][-1]) for label in ('dense', 'adapters'))
+    before, after = (runs.parameters(load_checkpoint(base / name).model) for name in ('base.pt', 'adapters.pt'))
+    assert adapted / dense == pytest.approx((before + after) / (2 * before), rel=0.02)  # the base had no adapters
     corpus_tasks = load_base(base / 'base.pt').tasks
     homes = {'LaSS': base / 'test.lass.TASK', 'LaSS, random weights': base / 'test.random-lass.TASK'}
     for folder in ('bilingual', 'bilingual-longer'):
