@@ -56,7 +56,10 @@ def subwords_of_languages(corpus, tasks, vocabulary):
 def ablation(profile, model, valid_data, seed):
     """The rise of every loss (columns) with one task's specific neurons ablated (rows), minus that with random ones."""
     least, start = profile.masks.sum(-1).min().item(), time.monotonic()
-    n = min(max(1, least // 4), least // 2)
+    if least < 2:
+        raise UserError('--ablate takes neurons from a direction and must leave some, but one has a single neuron in a '
+                        'layer; take a larger --k')
+    n = max(1, least // 4)
     sets = figures.specific_neurons(profile.masks, n, DRAWS, seed)  # (1 + DRAWS, N, L, F)
     print(f'\n--ablate: {n} neurons of each layer, {DRAWS} random draws, {sets.shape[:2].numel() + 1} validations')
     rise = figures.ablate(model, sets.flatten(0, 1), lambda: validate(model, valid_data, 4096))  # ((1 + DRAWS) N, N)

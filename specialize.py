@@ -18,7 +18,7 @@ import torch
 from minispec import UserError, cli, figures
 from minispec.adapters import ADAPTERS, add_adapters, freeze
 from minispec.checkpoint import (check_text, checkpoint_name, load_activations, load_base, load_checkpoint, load_state,
-                                 warn_of_other_base)
+                                 maker, warn_of_other_base)
 from minispec.corpora import open_corpus, source
 from minispec.data import Bitext
 from minispec.masks import MASKS, make_masks
@@ -64,19 +64,18 @@ def specialized(base, args):
 
 def following(path, checkpoint, corpus, args, parser):
     """The script to run next, and its flags: train `dense` in the same way, if this base has none, then compare."""
-    tasks, dense = checkpoint.tasks, None
+    tasks, base_of_dense = checkpoint.tasks, None
     with contextlib.suppress(UserError):  # there is none, or an outdated one
-        dense = load_checkpoint(path.with_name('dense.pt')).base
-    if dense != checkpoint.base:
+        base_of_dense = load_checkpoint(path.with_name('dense.pt')).base
+    if base_of_dense != checkpoint.base:
         of_base = checkpoint.info['base']['settings']
         usual = {name: of_base[name] if name in cli.INHERITED else parser.get_default(name) for name in cli.TRAINING}
-        given = [name for name in cli.TRAINING if getattr(args, name) != usual[name]
-                 and not (name == 'seed' and args.seed != cli.INHERITED['seed'])]  # which `next_command` adds
+        given = [name for name in cli.TRAINING if getattr(args, name) != usual[name]]
         return 'specialize.py', ['--masks', 'dense', *['--restart'] * args.restart, *(
             word for name in given for word in ('--' + name.replace('_', '-'), getattr(args, name)))]
     if args.masks == 'dense':  # `dense` is there for comparison
         found = [other for other in path.parent.glob('specialized*.pt')
-                 if Path(other.stem).suffix[1:] not in ('last', *tasks)]
+                 if not other.stem.endswith('.last') and '--extract' not in maker(other)]
         path = max(found, key=lambda other: other.stat().st_mtime, default=path)  # the latest
     if all(corpus.find('test', task) for task in tasks):
         return 'translate.py', ['--model', path.name]
@@ -98,8 +97,8 @@ def main():
     else:
         base = load_base(Path(args.run) / 'base.pt')
         cli.inherit(args, base.info)
-        args.data = source(args.data or base.data['source'])
         checkpoint = specialized(base, args)
+    args.data = source(args.data or checkpoint.data['source'])
     cli.print_settings(args)
 
     corpus = open_corpus(args.data)
@@ -108,7 +107,7 @@ def main():
     valid_data = Bitext(corpus, 'valid', tasks, vocabulary, model.config.max_len, args.run)
     check_text(checkpoint, args.data, train_data, valid_data)
     if args.masks not in ADAPTERS:  # whose masks hide the adapters of other directions
-        sparsity = 1 - model.masks.double().mean((0, 2))  # (L,)
+        sparsity = figures.sparsity(model.masks).mean(0)  # (N, L) -> (L,)
         print('sparsity by layer: ' + ' '.join(f'{x:.2f}' for x in sparsity.tolist()))
     elif args.masks != 'unfrozen-adapters':
         freeze(model, checkpoint.info['base']['settings']['d_ff'])

@@ -62,11 +62,10 @@ def main():
         last = path.with_suffix('.last.pt')
         checkpoint = load_state(last, 'base')
         args = cli.resumed_settings(parser, last, checkpoint.info)
-    else:
-        args.data = source(args.data or 'phrasebook')
-        if path.exists():
-            print(f'note: {path} will be replaced, and models made from it will not belong to the new base; to '
-                  'keep it, name another --run', file=sys.stderr)
+    elif path.exists():
+        print(f'note: {path} will be replaced, and models made from it will not belong to the new base; to keep it, '
+              'name another --run', file=sys.stderr)
+    args.data = source(args.data or 'phrasebook')
     cli.print_settings(args)
 
     corpus = open_corpus(args.data, args.languages, args.directions)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from minispec.corpora.languages import groups
+from minispec.corpora.languages import groups_of_tasks
 from minispec.model import Transformer
 
 # New neurons for each direction; for each family; for each direction, with nothing frozen (a control).
@@ -21,7 +21,7 @@ def owners(kind, tasks):
 
     With family-adapters, encoder blocks belong to families of source languages, decoder blocks to those of targets.
     """
-    return groups(tasks) if kind == 'family-adapters' else (tasks, tasks)
+    return groups_of_tasks(tasks) if kind == 'family-adapters' else (tasks, tasks)
 
 
 def add_adapters(model, kind, tasks, bottleneck):

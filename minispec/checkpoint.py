@@ -24,13 +24,14 @@ DEFAULT_K = 70.0  # per cent of a layer's activity
 
 @dataclass
 class Checkpoint:
+    """What a file such as base.pt holds: a model, and all that training, selecting and translating need beside it."""
     model: Transformer
     vocabulary: Vocabulary
     tasks: list  # in the order of the model's masks
     data: dict  # the text that it was trained on; see `describe_data`
     info: dict  # phase, step, validation losses and settings; if it was made from a base, 'base' is that one's info
     dtype: str = 'float32'  # the precision of its training; models made from it inherit it
-    base: str | None = None  # the fingerprint of the base that it was made from; None in a base
+    base: str | None = None  # fingerprint of its base; None in a base's file, where `origin` gives it
     training: dict | None = None  # only in a base and in a .last.pt, to continue training: progress, optimizer state
 
 

@@ -143,12 +143,12 @@ def print_result(path, best, following):
 
 
 def next_command(script, arguments, args, source):
-    """The next command as text: `script` with `arguments`, and with every shared flag that is not at its default.
+    """The next command as text: `script` with `arguments`, and with every other shared flag not at its default.
 
     `script` is in the folder of the running script. `source` is its default for --data, which the checkpoint names.
     """
     usual = {**vars(parser('').parse_args([])), 'data': source}
-    given = [word for name, value in usual.items() if getattr(args, name) != value
+    given = [word for name, value in usual.items() if getattr(args, name) != value and f'--{name}' not in arguments
              for word in (f'--{name}', getattr(args, name))]
     return shlex.join(['python', str(Path(sys.argv[0]).with_name(script)), *map(str, [*arguments, *given])])
 

@@ -10,13 +10,13 @@
     shared    the neurons that all tasks together use most, the same for all: plain pruning. Must tasks differ?
 
 All continue the same base, on the same batches and schedule. The main comparison is `own` against `dense`. To add a
-control, add its name to MASKS, what it does to `make_masks`, and a word to the help of `specialize.py --masks`.
+control, add its name to MASKS, a branch to `make_masks`, and a word to the help of `specialize.py --masks`.
 Masks have the shape (N, L, F); see `model.py` for the symbols.
 """
 import torch
 
 from minispec import UserError
-from minispec.corpora.languages import groups
+from minispec.corpora.languages import groups_of_tasks
 from minispec.neurons import select
 from minispec.tasks import reverse_task, split_task
 
@@ -50,8 +50,8 @@ def random_masks(masks, seed):
 
     Each task draws independently, so both the selection of neurons and what related tasks share are lost.
     """
-    noise = torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed))
-    return masks.gather(-1, noise.argsort(-1))
+    noise = torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed))  # (N, L, F)
+    return masks.gather(-1, noise.argsort(-1))  # (N, L, F)
 
 
 def permuted_masks(masks, seed):
@@ -70,10 +70,10 @@ def family_masks(masks, tasks, seed):
     family, the smaller is a subset of the larger. The family is the source language's in the encoder, the target's in
     the decoder.
     """
-    families = groups(tasks)  # of sources, of targets
+    families = groups_of_tasks(tasks)  # of sources, of targets
     known = sorted({name for side in families for name in side})
     noise = torch.rand(len(known), *masks.shape[1:], generator=torch.Generator().manual_seed(seed))
-    rank = noise.argsort(-1).argsort(-1)  # (families, L, F)
+    rank = noise.argsort(-1).argsort(-1)  # (families, L, F), of each neuron in a family's order
     sources, targets = ([known.index(name) for name in side] for side in families)
     half = masks.size(1) // 2
     own_rank = torch.cat([rank[sources, :half], rank[targets, half:]], dim=1)  # (N, L, F)

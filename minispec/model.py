@@ -66,7 +66,7 @@ class Attention(nn.Module):
         attend = nn.functional.scaled_dot_product_attention
         if not len(x):  # one of several processes may get no sentence, which a GPU's kernels refuse
             heads = inputs[0] @ inputs[1].mT @ inputs[2]  # (0, H, T, D/H)
-        elif x.device.type == 'cpu':  # there, the backward pass of attention is ten times slower in bfloat16
+        elif x.device.type == 'cpu' and keys.dtype == torch.bfloat16:  # its backward pass is ten times slower there
             with torch.autocast('cpu', enabled=False):
                 heads = attend(*(each.float() for each in inputs), mask, is_causal=causal)  # (B, H, T, D/H)
         else:
@@ -102,10 +102,11 @@ class Dropout(nn.Dropout):
     def forward(self, x):
         if not self.training or x.device.type != 'cpu':
             return super().forward(x)
-        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-2 ** 63, None)  # all 64 bits at random
-        off = int(self.p * 2 ** 16)  # how many of the 2^16 values of 16 bits mean: dropped
-        kept = (numbers.view(torch.int16)[:x.numel()] >= off - 2 ** 15).view_as(x)
-        return x * (kept * (2 ** 16 / (2 ** 16 - off)))
+        n = x.numel()
+        numbers = torch.empty(-(-n // 4), dtype=torch.int64).random_(-2 ** 63, None)  # (n / 4,), all bits random
+        dropped = int(self.p * 2 ** 16)  # how many of the 2^16 values of 16 bits mean: dropped
+        kept = (numbers.view(torch.int16)[:n] >= dropped - 2 ** 15).view_as(x)  # (n,) -> the shape of x
+        return x * (kept * (2 ** 16 / (2 ** 16 - dropped)))
 
 
 class EncoderLayer(nn.Module):
@@ -137,7 +138,8 @@ class DecoderLayer(nn.Module):
     def forward(self, x, cache, src_mask, ffn_mask):
         """x (B, T, D): the tokens after those in `cache`; their keys and values are added to it. Returns (B, T, D).
 
-        In beam search x has B * beam rows, and the hypotheses of one sentence are consecutive. Masks: see EncoderLayer.
+        T is 1, or `cache` is empty. In beam search x has B * beam rows, and the hypotheses of one sentence are
+        consecutive. Masks: see EncoderLayer.
         """
         h = self.self_norm(x)
         cache.append(*self.self_attention.keys_values(h))
@@ -164,14 +166,14 @@ class LayerCache:
 
     def append(self, keys, values):
         """Add the keys and values (B, H, T', D/H) of T' new tokens."""
-        self.keys = torch.cat([self.keys, keys], dim=2)
-        self.values = torch.cat([self.values, values], dim=2)
+        self.keys = torch.cat([self.keys, keys], dim=2)  # (B, H, T + T', D/H)
+        self.values = torch.cat([self.values, values], dim=2)  # (B, H, T + T', D/H)
 
     def select(self, rows, sentences):
-        """Keep these `rows` of the target, in this order, and these `sentences` of the source."""
-        self.keys, self.values = self.keys[rows], self.values[rows]
+        """Take these `rows` (n,) of the target, some more than once, and keep these `sentences` (B',), in order."""
+        self.keys, self.values = self.keys[rows], self.values[rows]  # (n, H, T, D/H) each
         if len(sentences) < len(self.src_keys):  # else there is nothing to drop, and a copy is slow
-            self.src_keys, self.src_values = self.src_keys[sentences], self.src_values[sentences]
+            self.src_keys, self.src_values = self.src_keys[sentences], self.src_values[sentences]  # (B', H, S, D/H)
 
 
 class Transformer(nn.Module):
@@ -241,7 +243,10 @@ class Transformer(nn.Module):
         return [LayerCache(*layer.cross_attention.keys_values(memory)) for layer in self.decoder]
 
     def decode(self, tgt, task, cache, src_mask):
-        """Run the decoder over tokens tgt (B, T) that follow those in `cache`. Returns its output (B, T, D)."""
+        """Run the decoder over tokens tgt (B, T) that follow those in `cache`. Returns its output (B, T, D).
+
+        T is 1, or `cache` is empty.
+        """
         x = self.embed(tgt, start=cache[0].keys.size(2))  # (B, T, D)
         for layer, layer_cache, ffn_mask in zip(self.decoder, cache, self.task_masks(task)[self.config.layers:]):
             x = layer(x, layer_cache, src_mask, ffn_mask)

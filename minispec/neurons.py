@@ -15,7 +15,9 @@ from minispec.model import PAD, target_mask
 
 @torch.no_grad()
 def record(model, batches):
-    """Count active neurons while `model`, unmasked and in eval mode, reads text teacher-forced (section 3.1).
+    """Count active neurons while `model` reads text teacher-forced (section 3.1).
+
+    Its masks are in force: as in the paper, all are true in a base. It is put into eval mode, and stays in it.
 
     A neuron is active at a position if its ReLU output is > 0. Encoder layers are counted over source positions,
     decoder layers over target positions, padding never. `batches` yields (src, tgt, task) as `Transformer.forward`

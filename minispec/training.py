@@ -57,7 +57,7 @@ class SmoothedCrossEntropy(torch.autograd.Function):
             grad_scores = grad_scores.scatter_add_(1, right, log_p.new_full(right.shape, smoothing - 1)).to(x.dtype)
             torch.mm(grad_scores, weight, out=grad)  # (512, D)
             grad_weight += grad_scores.T @ rows  # (V, D), summed in float32 whatever the precision of the product
-        each = torch.cat(losses)
+        each = torch.cat(losses)  # (n,)
         ctx.save_for_backward(grad_x, grad_weight.to(weight.dtype))
         ctx.mark_non_differentiable(each)
         return each.sum(), each
@@ -122,7 +122,7 @@ def validate(model, data, batch_tokens, dtype=torch.float32):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             scores = model.project(model(*batch))  # (n, V)
         each = cross_entropy(scores.float(), targets, reduction='none').cpu().double()  # (n,); MPS has no doubles
-        sums.index_add_(1, target_tasks.cpu(), torch.stack([each, torch.ones_like(each)]))
+        sums.index_add_(1, target_tasks.cpu(), torch.stack([each, torch.ones_like(each)]))  # (2, n)
     if world_size > 1:
         sums = all_reduce_sum(sums.to(device)).cpu()
     return sums[0] / sums[1]
@@ -203,7 +203,7 @@ def train(checkpoint, train_data, valid_data, path, args):
     batches = islice(train_data.train_batches(args.batch_tokens, args.temperature, args.seed), progress.batches, None)
     info = {**checkpoint.info, 'settings': vars(args)}
     print_header(model, train_data, valid_data, checkpoint.dtype, progress.before)
-    start = time.monotonic() - progress.seconds
+    start = time.perf_counter() - progress.seconds  # time.monotonic may not see a step pass on Windows
     bar = tqdm(total=args.steps, initial=progress.step, unit='step', disable=rank > 0 or None, dynamic_ncols=True)
     lock = locked(path.with_suffix('.lock')) if rank == 0 else contextlib.nullcontext()
     with lock, deferred_ctrl_c() as interrupted, bar:
@@ -215,7 +215,7 @@ def train(checkpoint, train_data, valid_data, path, args):
             share = [train_data.batch(index[rank::world_size]) for index in islice(batches, args.accumulate)]
             progress.batches += args.accumulate
             loss, tokens = checked_step(wrapped, optimizer, share, dtype, progress.step, tasks)
-            progress.add_step(loss, tokens, time.monotonic() - start)
+            progress.add_step(loss, tokens, time.perf_counter() - start)
             bar.set_postfix_str(f'smoothed loss {loss:.3f}, {progress.speed():,.0f} target tokens/s', refresh=False)
             bar.update()
             is_best, due = False, progress.step % args.eval_every == 0 or progress.step == args.steps
@@ -271,7 +271,7 @@ def note_validation(progress, losses, rate, start, tasks, steps):
         progress.best, progress.best_step = mean, progress.step
     train_loss, speed = progress.loss_sum / progress.token_sum, progress.speed()
     progress.curve.append([progress.step, train_loss, rate, speed, *losses])
-    progress.seconds = time.monotonic() - start
+    progress.seconds = time.perf_counter() - start
     progress.loss_sum, progress.token_sum, progress.window_start = 0.0, 0, progress.seconds
     ranked = sorted(zip(losses, tasks))
     (best, best_task), (worst, worst_task) = ranked[0], ranked[-1]

@@ -1,5 +1,6 @@
 """What the model claims, as numbers: the masked FFN of section 4, and a Transformer that computes what torch's does."""
 import contextlib
+import copy
 import math
 
 import pytest
@@ -67,6 +68,13 @@ def test_a_mixed_batch_is_its_single_sentences(model, batch):
     torch.testing.assert_close(torch.cat(outputs), mixed, atol=1e-5, rtol=1e-5)
     for parameter, gradient in zip(model.parameters(), mixed_gradients):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_model_can_compute_in_double_precision(model, batch):
+    """As one does to check a gradient: all of it then has 52 bits, attention, too."""
+    single, double = model(*batch), copy.deepcopy(model).double()(*batch)  # (n, D) each
+    assert double.dtype == torch.double and 0 < (double - single).abs().max() < 1e-5
 
 
 def test_ffn_by_hand():

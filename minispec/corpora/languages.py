@@ -39,7 +39,7 @@ def group(code):
     return family(code) or base_code(code)
 
 
-def groups(tasks):
+def groups_of_tasks(tasks):
     """The `group` of each task's source language, and that of its target language: two lists of N names."""
     return [[group(language) for language in side] for side in zip(*map(split_task, tasks))]
 
