@@ -192,6 +192,25 @@ def test_an_interval_takes_sentences_and_seeds_together():
         assert runs.scoring.verdict(dict(zip(('low', 'high'), row))) == word
 
 
+def test_an_interval_covers_the_truth_often_enough():
+    """Simulated, with a true difference of 0: sentences and seeds change it, and so do both together."""
+    generator, covered, n = torch.Generator().manual_seed(1), 0, 300
+    one, other = (runs.System(name) for name in ('one', 'other'))
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.double)
+    for _ in range(n):
+        sentences, by_sentence = normal(1).item(), normal(500)  # (samples,): the bootstrap's idea of the former
+        for seed, (of_seed, both) in enumerate(normal(3, 2).tolist()):
+            difference = 0.25 * (sentences + of_seed + both)
+            samples = difference + 0.25 * (by_sentence + normal(500))  # (samples,)
+            one.found[seed] = found({'en-de': 20 + difference}, [(20 + samples).tolist()])
+            other.found[seed] = found({'en-de': 20.0}, [[20.0] * 500])
+        row = runs.compare(one, other)
+        covered += row['low'] <= 0 <= row['high']
+    assert covered / n >= 0.95  # it was 0.99
+
+
 def test_a_script_that_fails_is_one_line(corpus_folder, tmp_path):
     with pytest.raises(UserError, match=r'train.py in .*base: error: --vocab-size 9999 is more than'):
         run_sweep('controls', corpus_folder, tmp_path, train=f'{TRAIN} --vocab-size 9999')
