@@ -93,8 +93,8 @@ def load(path, args):
         raise UserError(f'--beam {args.beam} is more than half of the {model.config.vocab_size} subwords of {path}')
     if args.task and args.task not in tasks:
         mask, encoder, decoder = zero_shot_masks(model.masks, tasks, args.task)  # (L, F)
-        print(f'{path} was not trained on {args.task}: zero-shot, with the encoder neurons of {encoder} and the '
-              f'decoder neurons of {decoder}', file=sys.stderr)
+        neurons = f', with the encoder neurons of {encoder} and the decoder neurons of {decoder}' * (not mask.all())
+        print(f'{path} was not trained on {args.task}: zero-shot{neurons}', file=sys.stderr)
         model.masks = torch.cat([model.masks, mask[None]])  # (N + 1, L, F)
         checkpoint = replace(checkpoint, tasks=[*tasks, args.task])
     model.to(pick_device(args.device))
@@ -127,25 +127,27 @@ def translate_text(checkpoint, args):
         lines = decode_lines(sys.stdin.buffer, 'standard input') if args.input is None else read_lines(args.input)
         texts = [list(lines)]
     part, known = extract(checkpoint, args.task), set(checkpoint.data['words'].get(args.src, ()))
+    before = 0  # lines
     for lines in texts:
-        if known and warn_of_new_words(lines, known):
+        if known and warn_of_new_words(lines, known, before):
             known = None  # once is enough
         translations, notes = translate(part, lines, args.task, args.beam, args.length_penalty)
         for cause, numbers in notes.items():
-            listed = ', '.join(map(str, numbers[:20])) + (f' and {len(numbers) - 20} more' if len(numbers) > 20 else '')
+            listed = ', '.join(str(before + number) for number in numbers[:20]) + (f' and {len(numbers) - 20} more' if len(numbers) > 20 else '')
             print(f'warning: {args.task}, line{"s" * (len(numbers) > 1)} {listed}: {cause}', file=sys.stderr)
         for line in translations:
             print(line)
+        before += len(lines)
 
 
-def warn_of_new_words(lines, known):
-    """Warn of the first line that has words that are not `known`. Returns whether there is one."""
-    for number, line in enumerate(lines, 1):
+def warn_of_new_words(lines, known, before):
+    """Warn of the first line, after `before` others, with words that are not `known`. Returns whether there is one."""
+    for number, line in enumerate(lines, before + 1):
         found = words(line)
         new = [word for word in found if word not in known]
         if new:
             print(f'warning: line {number}: {len(new)} of {len(found)} words are not in the training text '
-                  f'({", ".join([*dict.fromkeys(new)][:5])}), so the translation is a guess', file=sys.stderr)
+                  f'({", ".join([*dict.fromkeys(new)][:5])}), so the translation is a guess; the next lines are not checked', file=sys.stderr)
             return True
     return False
 

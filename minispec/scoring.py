@@ -200,9 +200,10 @@ def alarms(found):
     lines = []
     for task, row in found['scores'].items():
         others = {name: other['scores'][task]['length'] for name, other in found['others'].items()}
-        if row['length'] > TOO_LONG or any(abs(row['length'] - x) > LENGTHS_DIFFER for x in others.values()):
+        far = {name: x for name, x in others.items() if abs(row['length'] - x) > LENGTHS_DIFFER}
+        if row['length'] > TOO_LONG or far:
             lines.append(f'warning: {task}: translations are {row["length"]:.2f} times as long as the references'
-                         + ''.join(f', those of {name} {x:.2f} times' for name, x in others.items()))
+                         + ''.join(f', those of {name} {x:.2f} times' for name, x in far.items()))
     return lines
 
 

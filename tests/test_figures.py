@@ -360,7 +360,7 @@ def test_everything_is_drawn_and_printed_for_a_run(tmp_path, monkeypatch, capsys
                                         'tree-dec1') for suffix in ('png', 'svg')}
     figures.print_all(found, ['dec1'])
     out = capsys.readouterr().out
-    assert 'IoU in dec1' in out and 'Tree of languages in dec1' in out and 'Mantel' in out
+    assert 'IoU of all directions in dec1' in out and 'Tree of languages in dec1' in out and 'Mantel' in out
     assert max(map(len, out.splitlines())) <= 120
 
 

@@ -1,5 +1,6 @@
 """Scores, their bootstrap and its correction, by hand and against sacreBLEU."""
 import random
+import re
 from itertools import product
 
 import pytest
@@ -167,14 +168,15 @@ def test_verdicts_count_what_is_sure_apart_from_what_is_up():
     assert verdicts(rows) == {'wins': 1, 'ties': 3, 'losses': 1, 'up': 2, 'down': 2}
 
 
-def test_an_alarm_names_the_task_whose_translations_are_too_long_or_of_another_length():
+def test_an_alarm_names_the_task_and_the_systems_of_another_length():
     def tasks(lengths, *others):
         rows = [{'scores': {task: {'length': length} for task, length in zip(('en-de', 'en-fr'), x)}}
                 for x in (lengths, *others)]
-        return [line.split()[1] for line in alarms({**rows[0], 'others': dict(enumerate(rows[1:]))})]
-    assert tasks((1.15, 1.25)) == ['en-fr:']
-    assert tasks((1.0, 0.8), (0.95, 1.0)) == ['en-fr:']
-    assert tasks((1.0, 0.8), (0.95, 0.8), (0.85, 0.8)) == ['en-de:']
+        lines = alarms({**rows[0], 'others': dict(enumerate(rows[1:]))})
+        return [(line.split()[1], *re.findall(r'those of (\d)', line)) for line in lines]
+    assert tasks((1.15, 1.25)) == [('en-fr:',)]
+    assert tasks((1.0, 0.8), (0.95, 1.0)) == [('en-fr:', '0')]
+    assert tasks((1.0, 0.8), (0.95, 0.8), (0.85, 0.8)) == [('en-de:', '1')]
 
 
 def test_averages_are_over_sides_and_training_sizes():

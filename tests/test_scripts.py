@@ -328,7 +328,7 @@ def test_a_direction_never_trained_is_translated_scored_and_compared(pipeline, c
     assert err.count('zero-shot, with the encoder neurons of de-en and the decoder neurons of en-fr\n') == 1
     code, out, err = call_here('translate.py', *flags, '--test', '--compare', 'dense.pt')
     assert code == 0 and '\nde-fr ' in out
-    assert 'specialized.pt was not' in err and 'dense.pt was not trained on de-fr' in err
+    assert 'specialized.pt was not' in err and 'dense.pt was not trained on de-fr: zero-shot\n' in err
     assert len(list(read_lines(common[3] / 'test.specialized.de-fr' / 'de-fr.txt'))) == 20
 
 
@@ -558,7 +558,7 @@ class Terminal(io.BytesIO):
 
 
 def test_what_is_typed_is_translated_line_by_line(pipeline, common, monkeypatch):
-    text = [b'the dog runs\n', b'a red cat\n', b'\n']
+    text = [b'the dog runs\n', b'a red cat\n', b'\n', b'hello\n']
     expected = succeed('translate.py', *common, *EN_DE, stdin=b''.join(text))
     out = io.BytesIO()
     terminal = Terminal(text, out)
@@ -569,8 +569,9 @@ def test_what_is_typed_is_translated_line_by_line(pipeline, common, monkeypatch)
     for name, stream in (('stdin', stdin), ('stdout', stdout), ('stderr', stderr)):
         monkeypatch.setattr(sys, name, stream)
     runpy.run_path(str(ROOT / 'translate.py'), run_name='__main__')
-    assert out.getvalue().decode() == expected and terminal.seen == [0, 1, 2, 3]
-    assert stderr.buffer.getvalue().startswith(b'en to de: type a sentence and press Enter;')
+    assert out.getvalue().decode() == expected and terminal.seen == [0, 1, 2, 3, 4]
+    said = stderr.buffer.getvalue()
+    assert said.startswith(b'en to de: type a sentence and press Enter;') and b'warning: line 4: 1 of 1 words' in said
 
 
 def test_words_that_a_small_corpus_never_had_are_said_once(pipeline, common):
@@ -578,7 +579,7 @@ def test_words_that_a_small_corpus_never_had_are_said_once(pipeline, common):
     code, _, err = call_here('translate.py', *common, *EN_DE, stdin=text)
     said = [line for line in err.splitlines() if 'training text (' in line]
     assert said == ['warning: line 2: 4 of 5 words are not in the training text (hello, how, are, you), so the '
-                    'translation is a guess']
+                    'translation is a guess; the next lines are not checked']
     checkpoint = load_checkpoint(common[3] / 'specialized.pt')
     assert checkpoint.data['words']['en'] == sorted(set(checkpoint.data['words']['en'])) and 'dog' in checkpoint.data[
         'words']['en']

@@ -142,7 +142,7 @@ def draw_overlap(folder, profile, layer):
     draw_matrix(figure, right, profile, excess, 'IoU minus chance (gray: the same neurons)',
                 vmin=-limit, vmax=limit, cmap='RdBu_r')
     right.set(yticks=[], facecolor='lightgray')
-    title = f'Two directions share neurons in {layer}: IoU {mean:.2f} on average, {by_chance:.2f} expected by chance'
+    title = f'All pairs of directions in {layer}: IoU {mean:.2f} on average, {by_chance:.2f} expected by chance'
     if layer.startswith('enc'):
         title += '\nThe encoder sees the source only: on line-aligned text, all directions from one language are equal'
     return save_profile(figure, folder, f'overlap-{layer}', profile, title)

@@ -82,7 +82,7 @@ def print_overlap(profile, layer):
     if len(profile.tasks) == 1:
         return
     iou, chance = profile.overlap(layer)
-    print(f'\nIoU in {layer}, in percent; expected by chance: {100 * analysis.diagonal_means(chance)[1]:.0f}')
+    print(f'\nIoU of all directions in {layer}, in percent; expected by chance: {100 * analysis.diagonal_means(chance)[1]:.0f}')
     print_matrix(profile.tasks, 100 * iou)
     if layer.startswith('enc'):
         print('(The encoder sees the source language only: on line-aligned text, directions from one language use the\n'
