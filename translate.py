@@ -133,7 +133,8 @@ def translate_text(checkpoint, args):
             known = None  # once is enough
         translations, notes = translate(part, lines, args.task, args.beam, args.length_penalty)
         for cause, numbers in notes.items():
-            listed = ', '.join(str(before + number) for number in numbers[:20]) + (f' and {len(numbers) - 20} more' if len(numbers) > 20 else '')
+            listed = ', '.join(str(before + number) for number in numbers[:20])
+            listed += f' and {len(numbers) - 20} more' * (len(numbers) > 20)
             print(f'warning: {args.task}, line{"s" * (len(numbers) > 1)} {listed}: {cause}', file=sys.stderr)
         for line in translations:
             print(line)
@@ -147,7 +148,8 @@ def warn_of_new_words(lines, known, before):
         new = [word for word in found if word not in known]
         if new:
             print(f'warning: line {number}: {len(new)} of {len(found)} words are not in the training text '
-                  f'({", ".join([*dict.fromkeys(new)][:5])}), so the translation is a guess; the next lines are not checked', file=sys.stderr)
+                  f'({", ".join([*dict.fromkeys(new)][:5])}), so the translation is a guess; the next lines are not '
+                  'checked', file=sys.stderr)
             return True
     return False
 

@@ -82,7 +82,8 @@ def print_overlap(profile, layer):
     if len(profile.tasks) == 1:
         return
     iou, chance = profile.overlap(layer)
-    print(f'\nIoU of all directions in {layer}, in percent; expected by chance: {100 * analysis.diagonal_means(chance)[1]:.0f}')
+    by_chance = analysis.diagonal_means(chance)[1]
+    print(f'\nIoU of all directions in {layer}, in percent; expected by chance: {100 * by_chance:.0f}')
     print_matrix(profile.tasks, 100 * iou)
     if layer.startswith('enc'):
         print('(The encoder sees the source language only: on line-aligned text, directions from one language use the\n'
