@@ -8,7 +8,6 @@
 """
 import argparse
 import contextlib
-import hashlib
 import json
 import re
 import sys
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from minispec import UserError, cli, scoring
 from minispec.checkpoint import load_checkpoint, origin, save_checkpoint, warn_of_other_base
 from minispec.corpora import open_corpus, source
-from minispec.data import Bitext, check_aligned, decode_lines, read_lines, words
+from minispec.data import Bitext, decode_lines, read_lines, read_test, words
 from minispec.decoding import translate
 from minispec.export import export
 from minispec.files import make_folder, write
@@ -154,16 +153,6 @@ def warn_of_new_words(lines, known, before):
     return False
 
 
-def read_test(corpus, split, tasks):
-    """The sources and the references of each task, {task: lines} each."""
-    sources, references = {}, {}
-    for task in tasks:
-        src_path, tgt_path = corpus.files(split, task)
-        sources[task], references[task] = list(read_lines(src_path)), list(read_lines(tgt_path))
-        check_aligned(src_path, len(sources[task]), tgt_path, len(references[task]))
-    return sources, references
-
-
 def translate_test(checkpoint, sources, name, args):
     """The translations of {task: lines}. A warning for each kind of problem counts the lines that have it."""
     hypotheses, counts = {}, {}
@@ -221,12 +210,11 @@ def score_test(checkpoint, path, args):
     warn_of_changed_text(checkpoint, corpus, args)
     pairs = checkpoint.data['pairs']
     averaged = scoring.groups({task: pairs[task] for task in tasks if task in pairs})
-    sources, references = read_test(corpus, args.test, tasks)
+    sources, references, text = read_test(corpus, args.test, tasks)
     systems = {args.model: checkpoint, **others}
     hypotheses = translate_test(checkpoint, sources, args.model, args)
     others = {name: translate_test(other, sources, name, args) for name, other in others.items()}
     found = scoring.score(references, hypotheses, others, averaged, args.seed)
-    text = hashlib.sha256(repr([sources, references]).encode()).hexdigest()
     content = {'model': str(path), 'base': checkpoint.base, 'data': args.data, 'split': args.test,
                'text_fingerprint': text, 'seed': args.seed, 'compare': list(others), 'beam': args.beam,
                'length_penalty': args.length_penalty, **found}

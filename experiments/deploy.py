@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from minispec import UserError, cli  # noqa: E402
 from minispec.checkpoint import load_checkpoint  # noqa: E402
 from minispec.corpora import open_corpus  # noqa: E402
-from minispec.data import read_lines  # noqa: E402
+from minispec.data import read_test  # noqa: E402
 from minispec.decoding import translate  # noqa: E402
 from minispec.export import export  # noqa: E402
 from minispec.scoring import metrics_for  # noqa: E402
@@ -71,8 +71,8 @@ def main():
             if task not in checkpoint.tasks:
                 raise UserError(f'{name} was not trained on {task}; it knows {", ".join(checkpoint.tasks)}')
             args.data = args.data or checkpoint.data['source']
-            files = open_corpus(args.data).files('test', task)
-            lines, references = ([line for line in read_lines(path)] for path in files)
+            sources, targets, _ = read_test(open_corpus(args.data), 'test', [task])
+            lines, references = sources[task], targets[task]
             model = checkpoint.model.sub_network(checkpoint.tasks.index(task))
             part = replace(checkpoint, model=model, tasks=[task])
             works[name, 'minispec float32'] = ours(part, lines, task)

@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent  # where the four scripts are
 sys.path.insert(0, str(ROOT))
 
 from minispec import UserError, cli, scoring  # noqa: E402
-from minispec.checkpoint import DEFAULT_K, checkpoint_name, load_activations, load_checkpoint  # noqa: E402
+from minispec.checkpoint import DEFAULT_K, checkpoint_name, load_activations, load_checkpoint, origin  # noqa: E402
 from minispec.corpora import open_corpus  # noqa: E402
-from minispec.data import read_lines  # noqa: E402
+from minispec.data import read_lines, read_test  # noqa: E402
 from minispec.files import make_folder, write  # noqa: E402
 from minispec.neurons import select  # noqa: E402
 from minispec.tasks import split_task  # noqa: E402
@@ -258,17 +258,29 @@ def translate(args, job):
 
 
 def find(args, seed, system):
-    """Read what the scripts have written: the checkpoint, and the translations of the test split."""
+    """Read what the scripts have written: the checkpoint, and the translations of the test split.
+
+    Raises UserError for what a log does not show: a file that another command has replaced, another test text, or
+    models of two precisions.
+    """
     path = checkpoint_path(args, seed, system)
     checkpoint, corpus = load_checkpoint(path), open_corpus(args.data)
-    model, tasks = checkpoint.model, checkpoint.tasks
+    model, tasks, base = checkpoint.model, checkpoint.tasks, origin(checkpoint)
+    if base != origin(load_checkpoint(path.with_name('base.pt'))):
+        raise UserError(f'{path} was made from another base than the one beside it; delete {path.parent}')
+    usual = home(args, args.seed) / 'base' / 'base.pt'
+    if checkpoint.dtype != load_checkpoint(usual).dtype:  # begun on one machine, continued on another
+        raise UserError(f'{path} was not trained in the precision of {usual}; take another --run')
     folder, samples = path.parent / f'test.{path.stem}', []
+    _, references, text = read_test(corpus, 'test', tasks)
+    content = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))
+    if (content['beam'], content['base'], content['text_fingerprint']) != (1, base, text):
+        raise UserError(f'{folder} is of another beam, base or text; delete {folder}.log, and this translates again')
+    scores = content['scores']
     count = max(scoring.MIN_SAMPLES, scoring.SAMPLES_PER_TASK * len(corpus.tasks))
-    scores = json.loads((folder / 'scores.json').read_text(encoding='utf-8'))['scores']
     for task in tasks:
-        references = list(read_lines(corpus.files('test', task)[1]))
-        hypotheses = list(read_lines(folder / f'{task}.txt'))
-        stats = scoring.statistics(scoring.metrics_for(split_task(task)[1], references)['BLEU'], hypotheses)  # (n, 10)
+        metric = scoring.metrics_for(split_task(task)[1], references[task])['BLEU']
+        stats = scoring.statistics(metric, list(read_lines(folder / f'{task}.txt')))  # (n, 10)
         samples.append(scoring.resample(stats, count, seed=1))
     parts = [model.sub_network(index) for index in range(len(tasks))]
     last = checkpoint_path(args, seed, replace(system, task=None)).with_suffix('.last.pt')
@@ -281,9 +293,8 @@ def find(args, seed, system):
     return Found(
         losses=dict(zip(tasks, info['valid'])), bleus={task: scores[task]['BLEU'] for task in tasks},
         samples=torch.stack(samples), pairs={task: checkpoint.data['pairs'][task] for task in tasks},
-        parameters=dict(zip(tasks, sizes)), sparsity=1 - model.masks.double().mean().item(), stored=size,
-        size=path.stat().st_size, training=sum(costs) + tuning,
-        seconds=sum(seconds))
+        parameters=dict(zip(tasks, sizes)), sparsity=1 - model.masks.double().mean().item(),
+        stored=size, size=path.stat().st_size, training=sum(costs) + tuning, seconds=sum(seconds))
 
 
 @cache

@@ -84,6 +84,16 @@ def check_aligned(src_path, src_size, tgt_path, tgt_size):
         raise UserError(f'{src_path} and {tgt_path} are empty')
 
 
+def read_test(corpus, split, tasks):
+    """The sources and the references of each task, {task: lines} each, and a fingerprint of both."""
+    sources, references = {}, {}
+    for task in tasks:
+        src_path, tgt_path = corpus.files(split, task)
+        sources[task], references[task] = list(read_lines(src_path)), list(read_lines(tgt_path))
+        check_aligned(src_path, len(sources[task]), tgt_path, len(references[task]))
+    return sources, references, hashlib.sha256(repr([sources, references]).encode()).hexdigest()
+
+
 # Characters that have a meaning of their own for SentencePiece. It is given these noncharacters of Unicode instead.
 RESERVED = {'\0': '\ufdd0', '\x1f': '\ufdd1', '▁': '\ufdd2', '▅': '\ufdd3'}
 LEARN_FROM = 400_000  # lines of text at most, enough for a vocabulary

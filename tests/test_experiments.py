@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -27,7 +28,7 @@ import runs  # noqa: E402
 import sweep  # noqa: E402
 
 from minispec import UserError  # noqa: E402
-from minispec.checkpoint import checkpoint_name, load_checkpoint  # noqa: E402
+from minispec.checkpoint import checkpoint_name, load_checkpoint, save_checkpoint  # noqa: E402
 
 SHORT = '--steps 4 --eval-every 2 --batch-tokens 400 --lr 0.01'
 TRAIN = ('--vocab-size 90 --d-model 32 --d-ff 64 --layers 1 --heads 2 --dropout 0 --temperature 1 --batch-tokens 300 '
@@ -161,6 +162,44 @@ def test_from_a_base_to_scores(corpus_folder, tmp_path, capsys):
     assert bleu(folders[0], 'dense') > 0 and sum(row['verdicts']) == 2 * 4
     out = capsys.readouterr().out
     assert f'{expected[0]:+.2f} {expected[1]:+.2f}' in out and ' to ' in table(out, 'dense')[0][1]
+
+
+def test_what_a_log_cannot_show_is_refused(corpus_folder, tmp_path):
+    """Another beam, another test text, another precision, another base: each is one line, and no table is made."""
+    data, run = tmp_path / 'data', tmp_path / 'run'
+    shutil.copytree(corpus_folder, data)
+    args, folder = small_args(data, run), run / 'seed1' / 'base'
+    systems = runs.System('base'), runs.System('dense', masks='dense')
+
+    def measure():
+        with scripts_here() as calls:
+            runs.measure(args, systems)
+        return len(calls)
+
+    def refuses(reason):
+        with pytest.raises(UserError, match=reason):
+            measure()
+    with scripts_here():
+        runs.train_bases(args, {'base': []})
+    assert measure() == 3 and measure() == 0
+    flags = ['--run', folder, '--model', 'dense.pt', '--test', '--beam', 2]
+    assert in_this_process(ROOT / 'translate.py', flags)[0] == 0
+    refuses(r'test.dense is of another beam, base or text; delete .*test.dense.log')
+    (folder / 'test.dense.log').unlink()
+    assert measure() == 1
+    text = data / 'test.de'
+    before = text.read_bytes()
+    text.write_bytes(before.upper())
+    refuses('another beam, base or text')
+    text.write_bytes(before)
+    path = folder / 'dense.pt'
+    before = path.read_bytes()
+    for change, reason in (({'dtype': 'bfloat16'}, 'not trained in the precision of'),
+                           ({'base': '0' * 16}, 'made from another base than the one beside it')):
+        save_checkpoint(path, replace(load_checkpoint(path), **change))
+        refuses(reason)
+        path.write_bytes(before)
+    assert measure() == 0
 
 
 def found(bleus, samples):
