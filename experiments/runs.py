@@ -318,7 +318,7 @@ def compare(one, other, tasks=None):
     The 95% interval covers two uncertainties: other test sentences would give other scores, and so would other seeds.
     All seeds are scored on the same sentences, so the bootstrap draws sentences once for all seeds. With several seeds,
     the error of their mean is added as noise with Student's t distribution, which is wider for fewer seeds. How a seed
-    changes single sentences counts in both, so the interval is too wide (simulated coverage: 99%, not 95%).
+    changes single sentences counts in both, so the interval is too wide then (simulated coverage: 95 to 99%).
     """
     pairs = [(one.found[seed], other.found[seed]) for seed in one.found]
     tasks = tasks or list(pairs[0][0].bleus)
