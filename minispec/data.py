@@ -85,7 +85,10 @@ def check_aligned(src_path, src_size, tgt_path, tgt_size):
 
 
 def read_test(corpus, split, tasks):
-    """The sources and the references of each task, {task: lines} each, and a fingerprint of both."""
+    """The sources and the references of each task, {task: lines} each, and a fingerprint of both.
+
+    Raises UserError if they do not have the same number of lines.
+    """
     sources, references = {}, {}
     for task in tasks:
         src_path, tgt_path = corpus.files(split, task)
