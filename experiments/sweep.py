@@ -107,10 +107,11 @@ def sweep_wide(args):
     refuse(args, '--steps')
     usual = usual_base(args).model
     F, widths = usual.config.d_ff, [times * usual.config.d_ff for times in args.times]
-    steps = ['--steps', round(args.steps * size(usual.config, max(widths)) / size(usual.config))]
-    train_bases(args, {**{f'wide{width}': ['--d-ff', width] for width in widths}, 'longer': steps})
+    widest = max(widths)
+    steps = ['--steps', round(args.steps * size(usual.config, widest) / size(usual.config))]
+    train_bases(args, {**{f'wide{width}': ['--d-ff', width] for width in widths}, f'longer{widest}': steps})
     dense = System('dense', masks='dense')
-    longer = System(f'dense, trained at the cost of {max(widths)} neurons', 'longer', 'dense', flags=steps)
+    longer = System(f'dense, trained at the cost of {widest} neurons', f'longer{widest}', 'dense', flags=steps)
     systems, pairs = [dense, longer], []
     for width in widths:
         whole = System(f'dense, {width} neurons', f'wide{width}', 'dense')
@@ -118,7 +119,7 @@ def sweep_wide(args):
                                  for masks in ('own', 'random', 'permuted'))
         systems += [whole, own, random, permuted]
         pairs += [(one, other) for one in (own, random) for other in (dense, whole)]
-        pairs += [(own, random), (own, permuted)] + [(own, longer)] * (width == max(widths))
+        pairs += [(own, random), (own, permuted)] + [(own, longer)] * (width == widest)
     measure(args, systems)
     print_results(systems, pairs)
     draw_sizes(args, systems)

@@ -345,7 +345,7 @@ def test_wide_keeps_as_many_neurons_as_the_usual_base_has(corpus_folder, tmp_pat
                        specialize='--eval-every 60')
     check_equal_cost(out, 'own, 64 of 128', 'dense')
     check_equal_cost(out, 'random, 64 of 128', 'dense')
-    whole, longer = (load_checkpoint(run / 'seed1' / name / 'base.pt') for name in ('wide128', 'longer'))
+    whole, longer = (load_checkpoint(run / 'seed1' / name / 'base.pt') for name in ('wide128', 'longer128'))
     assert whole.model.config.d_ff == 128 and longer.model.config.d_ff == 64
     assert longer.info['settings']['steps'] > whole.info['settings']['steps'] == 60
     assert table(out, 'own, 64 of 128 - dense, trained at the cost of 128 neurons')
