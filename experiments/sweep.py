@@ -144,6 +144,7 @@ def sweep_factors(args):
     sides = [System('own 70, encoder alone', masks='own', k=(70, 100)),
              System('own 70, decoder alone', masks='own', k=(100, 70))]
     systems, pairs = [dense, own, *others, *sides], [(one, dense) for one in (own, *others, *sides)]
+    pairs += [(own, other) for other in others]
     for folder, label, flags in (('early', 'masks for longer', more), ('late', 'masks for less', half),
                                  ('few', 'four directions', [])):
         one, other = (System(f'{masks} 70, {label}' if masks == 'own' else f'dense, {label}', folder, masks, k=k,

@@ -367,6 +367,7 @@ def test_factors_vary_one_thing_at_a_time(corpus_folder, tmp_path_factory):
     base = run / 'seed1' / 'base'
     for masks in ('random', 'permuted', 'family', 'dropout'):
         check_pair(out, f'{masks} 70 - dense', base / f'{masks}.pt', base / 'dense.pt')
+        check_pair(out, f'own 70 - {masks} 70', base / 'specialized.pt', base / f'{masks}.pt')
     for side, half in (('encoder', slice(0, 1)), ('decoder', slice(1, 2))):
         masks = load_checkpoint(base / f'specialized.k{"70-100" if side == "encoder" else "100-70"}.pt').model.masks
         assert not masks[:, half].all() and masks.sum() == masks[:, half].sum() + masks[:, half].numel()
